@@ -166,7 +166,7 @@ pub(crate) async fn serve(data: &Path, settings: Settings, first: FirstStart) ->
     Ok(())
 }
 
-/// Tells whether the node is a witness: as it was when it joined, or as it is asked to be at its first start.
+/// Returns true for a witness. The role is fixed when the node joins; `first` decides before.
 fn role(data: &Path, known: Option<&Place>, first: &FirstStart) -> Result<bool> {
     let witness = known.map_or(first.witness, |place| place.witness);
     if first.witness && !witness {
@@ -211,7 +211,7 @@ struct Opened {
 }
 
 impl Opening<'_> {
-    /// Opens the log. `None`: it is too damaged for a member of a site, and the node has to rejoin.
+    /// Opens the log. Returns `None` when the damage is too large for a member of a site: the node has to rejoin.
     fn log(mut self) -> Result<(Self, Option<(Log, Recovered)>)> {
         let opened = Log::open(self.data, &self.options);
         let opened = match &mut self.known {
@@ -294,7 +294,7 @@ async fn open_broker(
     let clock = Arc::new(SystemClock);
     let broker = Broker::open(log, &recovered, group, Arc::new(peers.clone()), clock, options).await?;
     if !broker.group().members().contains_key(&place.node) {
-        // It is not so far yet that it knows the members itself.
+        // The node does not know the members yet.
         peers.trust(place.others.values().map(|m| m.key.clone()));
     }
     if broker.group().members().len() <= 1 && place.founder {
@@ -360,7 +360,7 @@ async fn stop_when_replaced(broker: Broker, peers: Peers, start: Started) {
 async fn stop_signal() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
-    // The terminal that it was started from is gone. Under `nohup` it is to go on.
+    // The terminal of the node is gone. Under `nohup` the node goes on.
     let mut hangup = match ignores_hangup() {
         true => None,
         false => Some(signal(SignalKind::hangup())?),
@@ -378,7 +378,7 @@ async fn stop_signal() -> Result<()> {
     }
 }
 
-/// Whether whoever started this process has it ignore SIGHUP, by the mask that Linux shows: its first bit stands for signal 1.
+/// Returns true if this process ignores SIGHUP, by the mask in `/proc`: the first bit stands for signal 1.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -7,7 +7,7 @@ use weir_broker::Broker;
 
 /// Seconds between two checks whether another node should lead because this one's disk is full.
 const MAKE_WAY_EVERY: u32 = 3;
-/// Pause before leadership is transferred again: where all disks are full, it moves no faster.
+/// Pause before leadership is transferred again: where all disks are full, leadership does not go round faster.
 const MAKE_WAY_AGAIN: Duration = Duration::from_secs(60);
 /// Seconds between two searches for expired records; Kafka searches every five minutes.
 const RETAIN_EVERY: u32 = 30;
@@ -35,7 +35,7 @@ impl Drop for Tasks {
     }
 }
 
-/// Expires sessions and completes rebalances of consumer groups, until it is dropped.
+/// Expires sessions and completes rebalances of consumer groups, until the future is dropped.
 pub(crate) async fn tick_groups(broker: Broker) {
     loop {
         // A node that coordinates no group has nothing to do for a second.
@@ -48,7 +48,7 @@ pub(crate) async fn tick_groups(broker: Broker) {
     }
 }
 
-/// Keeps the log within its budget and its retention, until it is dropped. `ballast` is given back when the disk fills up.
+/// Keeps the log within its budget and its retention, until the future is dropped. `ballast` is given back when the disk fills up.
 pub(crate) async fn keep_room(broker: Broker, ballast: Ballast, offsets_retention: Duration) {
     let offsets_retention_ms = offsets_retention.as_millis() as i64;
     let mut made_way: Option<Instant> = None;

@@ -547,7 +547,8 @@ mod tests {
         assert!(wrong("BO_ 1 A: 8 X\nSG_ s : 0|6 (1,0)").contains("a signal is"));
         assert!(wrong("BO_ 1 A: 8 X\nSIG_VALTYPE_ 1 s : 1;").contains("unknown signal `s`"));
         assert!(
-            wrong("BO_ 1 A: 8 X\nSG_ s m1 : 0|6@1+ (1,0)\nSG_MUL_VAL_ 1 s S 1-1;").contains("unknown switch `S`")
+            wrong("BO_ 1 A: 8 X\nSG_ s m1 : 0|6@1+ (1,0)\nSG_MUL_VAL_ 1 s S 1-1;")
+                .contains("unknown switch `S`")
         );
         assert!(wrong("BO_ 1 A: 8 X\nCM_ \"never\nends").contains("line 2: unterminated text"));
     }

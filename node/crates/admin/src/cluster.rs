@@ -19,10 +19,10 @@ pub enum RemoveNodeError {
         /// The numbers that there are, separated by commas.
         known: String,
     },
-    /// The node leads, and no other node could lead after it.
+    /// The node leads, and no other node can take over.
     #[error("node {0} is the only one that votes: there is nobody to hand over to")]
     NoSuccessor(u64),
-    /// The node led, and has handed over to another one, which can remove it.
+    /// The node led, and has transferred leadership to a node that can remove the old leader.
     #[error("handed over: ask the new leader")]
     HandedOver,
     /// Leadership could not be handed over, or replicas could not be moved.
@@ -46,7 +46,7 @@ impl RemoveNodeError {
 }
 
 impl Services {
-    /// Returns the site, as this node sees it.
+    /// Returns this node's view of the site.
     pub fn cluster(&self) -> api::Cluster {
         let SiteStatus {
             site: group,

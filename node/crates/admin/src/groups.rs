@@ -20,7 +20,7 @@ impl Services {
     /// Returns a consumer group with its members and committed offsets.
     ///
     /// # Errors
-    /// When there is no such group, or `who` may not know of it.
+    /// When the group does not exist, or is hidden from `who`.
     pub fn group(&self, who: &Principal, name: &str) -> Result<api::Group, GroupError> {
         let group = self.broker.describe_group(who, name)?;
         if group.state == "Dead" {

@@ -30,7 +30,7 @@ impl Services {
     /// Removes a module by `name`, `name@version` or digest.
     ///
     /// # Errors
-    /// When there is no such module, or a pipeline uses it.
+    /// When the module does not exist, or a pipeline uses the module.
     ///
     /// # Cancel safety
     /// Not safe: the module may be removed or not.

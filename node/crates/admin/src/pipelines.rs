@@ -33,7 +33,7 @@ impl Services {
     /// Applies a pipeline in TOML.
     ///
     /// # Errors
-    /// When the text is no pipeline, or it cannot be put in place.
+    /// When the text is not a pipeline, or the pipeline cannot be deployed.
     ///
     /// # Cancel safety
     /// Not safe: the pipeline may be applied or not.
@@ -41,7 +41,7 @@ impl Services {
         self.pipelines.apply(toml, &who.shown()).await.map(pipeline)
     }
 
-    /// Pauses a pipeline, or lets it go on.
+    /// Pauses or resumes a pipeline.
     ///
     /// # Errors
     /// When there is no such pipeline, or the change is not committed.
@@ -52,7 +52,7 @@ impl Services {
         self.pipelines.set_paused(name, paused).await.map(pipeline)
     }
 
-    /// Clears the state of a pipeline, and pauses it.
+    /// Pauses a pipeline and clears its state.
     ///
     /// # Errors
     /// As [`Services::set_paused`].
@@ -86,7 +86,7 @@ impl Services {
         Ok(revisions.into_iter().map(revision).collect())
     }
 
-    /// Rolls a pipeline back to revision `to`, or to the last different one.
+    /// Rolls a pipeline back to revision `to`, or to the last different revision.
     ///
     /// # Errors
     /// When there is no such pipeline or revision.
@@ -127,7 +127,7 @@ impl Services {
     /// Applies the canary of a pipeline to all partitions.
     ///
     /// # Errors
-    /// When there is no such pipeline, or it has no canary.
+    /// When the pipeline does not exist or has no canary.
     ///
     /// # Cancel safety
     /// Not safe: the canary may be promoted or not.

@@ -7,7 +7,7 @@ use weir_broker::ReadError;
 
 impl Services {
     /// Reads and checks all stored records; damaged ranges are replaced by another node's copy, if the site
-    /// has one. `progress` is called with bytes done and bytes in all.
+    /// has a version. `progress` is called with bytes done and bytes in all.
     ///
     /// # Errors
     /// When the log cannot be read, or another scrub is under way.

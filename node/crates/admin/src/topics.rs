@@ -74,7 +74,7 @@ fn removal(reason: Why) -> &'static str {
     }
 }
 
-/// Returns a gap as the API tells it.
+/// Converts a gap for the API.
 pub fn gap(gap: &Gap) -> api::Gap {
     let Gap { start, end, reason } = *gap;
     api::Gap {

@@ -1,6 +1,5 @@
 //! Answers, and how each is written to its stream.
 
-use crate::api::records::{fetched_reply, millis, throttle};
 use crate::error::{Refused, elsewhere, refusal, wire};
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_admin::Services;
-use weir_broker::{Fetch, FetchError, Principal, ProduceError, Producing, ProposeError};
-use weir_peer::protocol::Reply;
+use weir_broker::{Fetch, FetchError, Fetched, Piece, Principal, ProduceError, Producing, ProposeError};
+use weir_peer::protocol::{PieceHead, Reply};
 use weir_peer::{PeerError, SendStream, write_frame};
 use weir_types::GroupId;
 
@@ -43,7 +42,7 @@ impl Answer {
         Ok(Self::Now(Reply::Json, serde_json::to_vec(value)?.into()))
     }
 
-    /// Writes the answer, once it is known.
+    /// Waits for the answer and writes it.
     pub(crate) async fn write(self, tx: &mut SendStream) -> Result<(), PeerError> {
         match self {
             Self::Now(reply, payload) => write_frame(tx, &reply, &[payload]).await,
@@ -84,5 +83,39 @@ impl Answer {
                 Ok(())
             }
         }
+    }
+}
+
+/// Returns the head of an answer with records, and its batches.
+fn fetched_reply(fetched: Fetched) -> (Reply, Vec<Bytes>) {
+    let mut payload = Vec::new();
+    let pieces = fetched.pieces.into_iter().map(|piece| match piece {
+        Piece::Gap(gap) => PieceHead::Gap(gap),
+        Piece::Batch(batch) => {
+            let bytes = batch.into_bytes();
+            let len = bytes.len() as u32;
+            payload.push(bytes);
+            PieceHead::Batch(len)
+        }
+    });
+    let reply = Reply::Fetched {
+        pieces: pieces.collect(),
+        next: fetched.next,
+        log_start: fetched.log_start,
+        committed_end: fetched.committed_end,
+        throttle_ms: millis(fetched.throttle),
+    };
+    (reply, payload)
+}
+
+/// Returns a duration in milliseconds, for the wire.
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Waits while a client is over its quota.
+pub(crate) async fn throttle(by: Duration) {
+    if !by.is_zero() {
+        tokio::time::sleep(by).await;
     }
 }

@@ -222,7 +222,7 @@ async fn receive(
     Ok(Some((frame, share)))
 }
 
-/// An answer, and the share it takes until it is written.
+/// An answer, and its share of memory until the answer is written.
 type InTurn = (Answer, Option<(OwnedSemaphorePermit, Taken)>);
 
 /// Answers the requests of a stream in their order. A malformed request is answered and ends the stream.

@@ -1,4 +1,4 @@
-//! One connection to a broker: a request, its response, in turn.
+//! A connection to a broker: requests and responses in turn.
 
 use super::ClientError;
 use crate::api::api_versions::{ApiVersionsRequest, ApiVersionsResponse};

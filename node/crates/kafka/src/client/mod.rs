@@ -1,4 +1,4 @@
-//! A small client of Kafka's protocol, for trying out any broker: one partition at a time, by the codec of the listener.
+//! A small client of Kafka's protocol, for trying out any broker, by the codec of the listener.
 
 mod connection;
 
@@ -47,7 +47,7 @@ pub enum ClientError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The response is not one of Kafka's protocol.
+    /// The response breaks Kafka's protocol.
     #[error("a response cannot be read: {0}")]
     Response(crate::wire::WireError),
     /// A batch of records cannot be read.
@@ -107,7 +107,7 @@ pub enum Place {
     End,
 }
 
-/// A client of one cluster. Not for use by several tasks at once: each connection has one request under way.
+/// A client of a cluster, for a single task: each connection has at most a single request under way.
 pub struct Client {
     bootstrap: String,
     /// Connections by host and port.
@@ -133,7 +133,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Creates a topic of one partition and waits until the partition has a leader.
+    /// Creates a topic with a single partition and waits until the partition has a leader.
     ///
     /// # Errors
     ///
@@ -256,7 +256,7 @@ impl Client {
         Ok(stored.base_offset)
     }
 
-    /// Returns the batches from the one with `offset` on. Waits up to `wait` for the first. The first batch may begin earlier.
+    /// Returns the batches from the batch with `offset` on. Waits up to `wait` for the first. The first batch may begin earlier.
     ///
     /// # Errors
     ///
@@ -406,7 +406,7 @@ impl Client {
         self.connection(&addr).await
     }
 
-    /// Asks the first broker for one topic, or for all.
+    /// Asks the first broker for a topic, or for all topics.
     async fn metadata(&mut self, topic: Option<&str>) -> Result<MetadataResponse, ClientError> {
         let request = MetadataRequest {
             topics: topic.map(|name| {

@@ -8,7 +8,7 @@ use weir_admin::Services;
 use weir_peer::protocol::{Reply, WireError};
 use weir_types::ErrorKind;
 
-/// Reads all stored records on a thread of its own, and tells how far it is.
+/// Reads all stored records on a thread of its own, and reports progress.
 pub(crate) fn scrub(node: &Arc<Services>) -> Answer {
     let node = Arc::clone(node);
     let (replies, answers) = mpsc::channel(16);

@@ -20,7 +20,7 @@ pub(crate) async fn remove(node: &Services, name: &str) -> Result<Answer, Refuse
     Ok(Reply::Done.into())
 }
 
-/// Starts a shadow run, and tells how far it is. The run ends early when nobody listens any more.
+/// Starts a shadow run, and reports its progress. The run ends early when nobody listens any more.
 pub(crate) fn shadow(node: &Arc<Services>, toml: String, from: Origin, wait_ms: u64) -> Answer {
     let (node, wait) = (
         Arc::clone(node),

@@ -1,13 +1,13 @@
 //! Records: produce, fetch, offsets, producer ids.
 
-use crate::answer::Answer;
+use crate::answer::{Answer, throttle};
 use crate::error::{Refused, elsewhere};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_admin::Services;
-use weir_broker::{At, Fetch, FetchError, Fetched, Framing, Piece, Principal, ProduceError, ProposeError};
-use weir_peer::protocol::{PieceHead, Place, Reply};
+use weir_broker::{At, Fetch, FetchError, Framing, Principal, ProduceError, ProposeError};
+use weir_peer::protocol::{Place, Reply};
 use weir_types::{Batch, GroupId, Offset};
 
 /// Hands a batch to the broker. Its answer waits for the commit.
@@ -76,38 +76,4 @@ pub(crate) async fn offset_at(
 /// Gives out a producer id.
 pub(crate) async fn init_producer(node: &Services, who: &Principal) -> Result<Answer, Refused> {
     Ok(Reply::Producer(node.broker.init_producer(who).await?).into())
-}
-
-/// Returns the head of an answer with records, and its batches.
-pub(crate) fn fetched_reply(fetched: Fetched) -> (Reply, Vec<Bytes>) {
-    let mut payload = Vec::new();
-    let pieces = fetched.pieces.into_iter().map(|piece| match piece {
-        Piece::Gap(gap) => PieceHead::Gap(gap),
-        Piece::Batch(batch) => {
-            let bytes = batch.into_bytes();
-            let len = bytes.len() as u32;
-            payload.push(bytes);
-            PieceHead::Batch(len)
-        }
-    });
-    let reply = Reply::Fetched {
-        pieces: pieces.collect(),
-        next: fetched.next,
-        log_start: fetched.log_start,
-        committed_end: fetched.committed_end,
-        throttle_ms: millis(fetched.throttle),
-    };
-    (reply, payload)
-}
-
-/// Returns a duration in milliseconds, as the wire has it.
-pub(crate) fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
-}
-
-/// Waits while a client is over its quota.
-pub(crate) async fn throttle(by: Duration) {
-    if !by.is_zero() {
-        tokio::time::sleep(by).await;
-    }
 }

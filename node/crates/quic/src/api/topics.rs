@@ -52,7 +52,7 @@ pub(crate) async fn delete(node: &Services, who: &Principal, name: &str) -> Resu
     Ok(Reply::Done.into())
 }
 
-/// Returns a topic as the wire shows it.
+/// Converts a topic for the wire.
 fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
     let mut groups = BTreeMap::new();
     let partitions = topic.partitions.iter().map(|id| {
