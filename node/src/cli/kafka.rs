@@ -4,18 +4,17 @@ use super::output::{lines, table};
 use super::{Format, Usage};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
-use rskafka::client::{Client, ClientBuilder};
-use rskafka::record::{Record, RecordAndOffset};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weir_kafka::client::{Client, OFFSET_OUT_OF_RANGE, Place};
+use weir_types::{Batch, BatchBuilder, Codec, Offset, Record};
 
 /// Time for a check: longer than any timeout of a broker.
 const CHECK_WITHIN: Duration = Duration::from_secs(15);
-/// Timeout in requests that change topics or records.
-const TIMEOUT_MS: i32 = 10_000;
+/// Bytes of a response with records.
+const FETCH_BYTES: i32 = 1 << 20;
+/// Records of a batch.
+const RECORDS: u64 = 100;
 
 /// Check brokers that speak Kafka's protocol.
 #[derive(Debug, Args)]
@@ -26,7 +25,7 @@ pub(crate) struct KafkaArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check a broker with a Kafka client library, on a topic that is created and deleted for it.
+    /// Check a broker with requests of Kafka's protocol, on a topic that is created and deleted for the check.
     Check(Check),
 }
 
@@ -68,14 +67,13 @@ impl Check {
         if !self.bootstrap.contains(':') {
             return Err(Usage(format!("`{}` is no HOST:PORT", self.bootstrap)).into());
         }
-        let builder = ClientBuilder::new(vec![self.bootstrap.clone()]).client_id("weir-check");
-        let client = tokio::time::timeout(CHECK_WITHIN, builder.build()).await;
+        let client = tokio::time::timeout(CHECK_WITHIN, Client::connect(&self.bootstrap)).await;
         let client = client.with_context(|| format!("no answer from {}", self.bootstrap))?;
-        let client = client.with_context(|| format!("cannot speak Kafka with {}", self.bootstrap))?;
+        client.with_context(|| format!("cannot speak Kafka with {}", self.bootstrap))?;
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
         let topic = format!("weir-check-{:08x}", u32::from_le_bytes(random));
-        let outcomes = checks(&client, &topic).await;
+        let outcomes = checks(&self.bootstrap, &topic).await;
         let failed = outcomes.iter().filter(|o| o.result.is_err()).count();
         self.print(&outcomes)?;
         if failed > 0 {
@@ -109,34 +107,35 @@ impl Check {
     }
 }
 
-/// Runs all checks in their order, and deletes the topic in any case.
-async fn checks(client: &Client, topic: &str) -> Vec<Outcome> {
+/// Runs all checks in their order, each on connections of its own, and deletes the topic in any case.
+async fn checks(addr: &str, topic: &str) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    let made = timed(&mut outcomes, "create a topic", create(client, topic)).await;
+    let made = timed(&mut outcomes, "create a topic", create(addr, topic)).await;
     if made {
-        for (check, compression) in [
-            ("produce and fetch, uncompressed", Compression::NoCompression),
-            ("produce and fetch, gzip", Compression::Gzip),
-            ("produce and fetch, snappy", Compression::Snappy),
-            ("produce and fetch, zstd", Compression::Zstd),
+        for (check, codec) in [
+            ("produce and fetch, uncompressed", Codec::None),
+            ("produce and fetch, gzip", Codec::Gzip),
+            ("produce and fetch, snappy", Codec::Snappy),
+            ("produce and fetch, lz4", Codec::Lz4),
+            ("produce and fetch, zstd", Codec::Zstd),
         ] {
-            timed(&mut outcomes, check, there_and_back(client, topic, compression)).await;
+            timed(&mut outcomes, check, there_and_back(addr, topic, codec)).await;
         }
         timed(
             &mut outcomes,
             "fetch in the middle of a batch",
-            middle(client, topic),
+            middle(addr, topic),
         )
         .await;
-        timed(&mut outcomes, "fetch waits for records", waits(client, topic)).await;
+        timed(&mut outcomes, "fetch waits for records", waits(addr, topic)).await;
         timed(
             &mut outcomes,
             "fetch beyond the end is refused",
-            beyond(client, topic),
+            beyond(addr, topic),
         )
         .await;
-        timed(&mut outcomes, "delete records", delete_records(client, topic)).await;
-        timed(&mut outcomes, "delete the topic", delete_topic(client, topic)).await;
+        timed(&mut outcomes, "delete records", delete_records(addr, topic)).await;
+        timed(&mut outcomes, "delete the topic", delete_topic(addr, topic)).await;
     }
     outcomes
 }
@@ -158,99 +157,99 @@ async fn timed(
     worked
 }
 
-async fn partition(client: &Client, topic: &str) -> Result<Arc<PartitionClient>> {
-    Ok(Arc::new(
-        client
-            .partition_client(topic, 0, UnknownTopicHandling::Retry)
-            .await?,
-    ))
-}
-
-async fn create(client: &Client, topic: &str) -> Result<String> {
-    client
-        .controller_client()?
-        .create_topic(topic, 1, 1, TIMEOUT_MS)
-        .await?;
-    partition(client, topic).await?;
+async fn create(addr: &str, topic: &str) -> Result<String> {
+    Client::connect(addr).await?.create_topic(topic).await?;
     Ok(topic.to_owned())
 }
 
 /// Returns records with and without keys, values and headers.
 fn sample() -> Vec<Record> {
     let record = |i: u8| Record {
-        key: (i % 2 == 1).then(|| vec![i]),
-        value: (i % 5 != 1).then(|| vec![i; 200]),
-        headers: if i % 3 == 1 {
-            BTreeMap::from([("h".to_owned(), vec![0, i])])
-        } else {
-            BTreeMap::new()
+        key: (i % 2 == 1).then(|| vec![i].into()),
+        value: (i % 5 != 1).then(|| vec![i; 200].into()),
+        headers: match i % 3 {
+            1 => vec![("h".to_owned(), Some(vec![0, i].into()))],
+            _ => Vec::new(),
         },
-        timestamp: Default::default(),
+        timestamp: 1_700_000_000_000 + i64::from(i),
     };
-    (0..100).map(record).collect()
+    (0..RECORDS as u8).map(record).collect()
 }
 
-async fn there_and_back(client: &Client, topic: &str, compression: Compression) -> Result<String> {
-    let partition = partition(client, topic).await?;
+fn batch(records: &[Record], codec: Codec) -> Result<Batch> {
+    let mut builder = BatchBuilder::new(codec);
+    records.iter().for_each(|record| builder.push_record(record));
+    Ok(builder.build(Offset::ZERO, None)?)
+}
+
+async fn there_and_back(addr: &str, topic: &str, codec: Codec) -> Result<String> {
+    let mut client = Client::connect(addr).await?;
     let sent = sample();
-    let offsets = partition.produce(sent.clone(), compression).await?;
-    let (first, last) = (
-        offsets.first().copied().unwrap_or(-1),
-        offsets.last().copied().unwrap_or(-1),
+    let first = client.produce(topic, &batch(&sent, codec)?).await?;
+    let got = from(&mut client, topic, first).await?;
+    let offsets = got.iter().map(|(offset, _)| *offset);
+    ensure!(
+        offsets.eq(first..first + RECORDS as i64),
+        "offsets do not count up from {first}"
     );
     ensure!(
-        last - first == 99,
-        "100 records got the offsets {first} to {last}"
-    );
-    let got = from(&partition, first, 100).await?;
-    ensure!(
-        got.iter().map(|r| r.offset).eq(first..=last),
-        "offsets do not count up"
-    );
-    ensure!(
-        got.into_iter().map(|r| r.record).eq(sent),
+        got.into_iter().map(|(_, record)| record).eq(sent),
         "records came back changed"
     );
     Ok("keys, values, nulls and headers came back".to_owned())
 }
 
-/// Reads `count` records.
-async fn from(partition: &PartitionClient, mut offset: i64, count: usize) -> Result<Vec<RecordAndOffset>> {
-    let mut got: Vec<RecordAndOffset> = Vec::new();
-    while got.len() < count {
-        let (records, _) = partition.fetch_records(offset, 1..1 << 20, 1_000).await?;
-        ensure!(!records.is_empty(), "{} of {count} records came", got.len());
-        offset = records.last().map_or(offset, |r| r.offset + 1);
-        got.extend(records);
+/// Reads all records from `offset` on, with their offsets.
+async fn from(client: &mut Client, topic: &str, mut offset: i64) -> Result<Vec<(i64, Record)>> {
+    let end = client.offset(topic, Place::End).await?;
+    let mut got = Vec::new();
+    while offset < end {
+        let batches = client
+            .fetch(topic, offset, FETCH_BYTES, Duration::from_secs(1))
+            .await?;
+        let before = got.len();
+        for batch in batches {
+            for record in batch.body()?.records() {
+                let record = record?;
+                let at = record.offset.get() as i64;
+                // The first batch may begin before the asked offset.
+                if at >= offset {
+                    got.push((at, record.to_record()));
+                    offset = at + 1;
+                }
+            }
+        }
+        ensure!(got.len() > before, "no record came at offset {offset} of {end}");
     }
     Ok(got)
 }
 
-async fn middle(client: &Client, topic: &str) -> Result<String> {
-    let partition = partition(client, topic).await?;
-    let end = partition.get_offset(OffsetAt::Latest).await?;
-    let got = from(&partition, end - 37, 37).await?;
+async fn middle(addr: &str, topic: &str) -> Result<String> {
+    let mut client = Client::connect(addr).await?;
+    let end = client.offset(topic, Place::End).await?;
+    let got = from(&mut client, topic, end - 37).await?;
     ensure!(
-        got.iter().map(|r| r.offset).eq(end - 37..end),
-        "it begins elsewhere"
+        got.iter().map(|(offset, _)| *offset).eq(end - 37..end),
+        "other records came than the asked ones"
     );
-    Ok("begins where it was asked to".to_owned())
+    Ok("records begin at the asked offset".to_owned())
 }
 
-async fn waits(client: &Client, topic: &str) -> Result<String> {
-    let partition = partition(client, topic).await?;
-    let end = partition.get_offset(OffsetAt::Latest).await?;
-    let waiting = Arc::clone(&partition);
+async fn waits(addr: &str, topic: &str) -> Result<String> {
+    let (mut reading, mut writing) = (Client::connect(addr).await?, Client::connect(addr).await?);
+    let end = reading.offset(topic, Place::End).await?;
     let begun = Instant::now();
+    let asked = topic.to_owned();
     let fetch = tokio::spawn(async move {
-        let fetched = waiting.fetch_records(end, 1..1 << 20, 8_000).await;
+        let wait = Duration::from_secs(8);
+        let fetched = reading.fetch(&asked, end, FETCH_BYTES, wait).await;
         (fetched, begun.elapsed())
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    partition.produce(sample(), Compression::NoCompression).await?;
+    writing.produce(topic, &batch(&sample(), Codec::None)?).await?;
     let produced = begun.elapsed();
     let (fetched, took) = fetch.await?;
-    ensure!(!fetched?.0.is_empty(), "it came back empty after {took:?}");
+    ensure!(!fetched?.is_empty(), "the response was empty after {took:?}");
     ensure!(
         took >= Duration::from_millis(300),
         "records came before they were sent"
@@ -261,36 +260,37 @@ async fn waits(client: &Client, topic: &str) -> Result<String> {
     ))
 }
 
-async fn beyond(client: &Client, topic: &str) -> Result<String> {
-    let partition = partition(client, topic).await?;
-    let end = partition.get_offset(OffsetAt::Latest).await?;
-    match partition.fetch_records(end + 1_000, 1..1_000, 100).await {
-        Ok(_) => bail!("it was answered as if there were something"),
-        Err(e) => {
-            let words = e.to_string();
-            ensure!(words.contains("OffsetOutOfRange"), "another error: {words}");
+async fn beyond(addr: &str, topic: &str) -> Result<String> {
+    let mut client = Client::connect(addr).await?;
+    let end = client.offset(topic, Place::End).await?;
+    let wait = Duration::from_millis(100);
+    match client.fetch(topic, end + 1_000, 1_000, wait).await {
+        Ok(_) => bail!("the request was not refused"),
+        Err(error) => {
+            ensure!(
+                error.code() == Some(OFFSET_OUT_OF_RANGE),
+                "another error came: {error}"
+            );
             Ok("OFFSET_OUT_OF_RANGE".to_owned())
         }
     }
 }
 
-async fn delete_records(client: &Client, topic: &str) -> Result<String> {
-    let partition = partition(client, topic).await?;
-    partition.delete_records(10, TIMEOUT_MS).await?;
-    let start = partition.get_offset(OffsetAt::Earliest).await?;
+async fn delete_records(addr: &str, topic: &str) -> Result<String> {
+    let mut client = Client::connect(addr).await?;
+    client.delete_records(topic, 10).await?;
+    let start = client.offset(topic, Place::Start).await?;
     ensure!(start == 10, "the partition begins at {start} instead of 10");
     Ok("the partition begins later".to_owned())
 }
 
-async fn delete_topic(client: &Client, topic: &str) -> Result<String> {
-    client
-        .controller_client()?
-        .delete_topic(topic, TIMEOUT_MS)
-        .await?;
+async fn delete_topic(addr: &str, topic: &str) -> Result<String> {
+    let mut client = Client::connect(addr).await?;
+    client.delete_topic(topic).await?;
     let begun = Instant::now();
-    while client.list_topics().await?.iter().any(|t| t.name == topic) {
-        ensure!(begun.elapsed() < CHECK_WITHIN / 2, "it is still listed");
+    while client.has_topic(topic).await? {
+        ensure!(begun.elapsed() < CHECK_WITHIN / 2, "the topic is still listed");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok("it is gone".to_owned())
+    Ok("the topic is gone".to_owned())
 }
