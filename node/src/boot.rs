@@ -136,7 +136,7 @@ pub(crate) async fn serve(data: &Path, settings: Settings, first: FirstStart) ->
     let http = weir_http::Settings {
         names: names.cloned().collect(),
     };
-    let stopped = async move { stopping.notified().await };
+    let stopped = Box::pin(async move { stopping.notified().await });
     let http = tokio::spawn(weir_http::serve(listeners.http, services, http, stopped));
     let kafka = listeners
         .kafka_addr

@@ -19,6 +19,7 @@ use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::topic::Topic;
 use crate::state::tables::Tables;
 use crate::sync::{Mutex, RwLock};
+use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -146,15 +147,17 @@ impl Broker {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn serving_within(&self, wait: Duration) -> bool {
-        let mut turns = self.turns();
-        let served = async {
-            while !self.is_serving() {
-                // Leadership turns, or a follower is heard of.
-                let _ = tokio::time::timeout(SERVING_POLL, turns.changed()).await;
-            }
-        };
-        tokio::time::timeout(wait, served).await.is_ok()
+    pub fn serving_within(&self, wait: Duration) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let mut turns = self.turns();
+            let served = async {
+                while !self.is_serving() {
+                    // Leadership turns, or a follower is heard of.
+                    let _ = tokio::time::timeout(SERVING_POLL, turns.changed()).await;
+                }
+            };
+            tokio::time::timeout(wait, served).await.is_ok()
+        })
     }
 
     /// Sets the in-line pipelines, once, before anything is produced.

@@ -11,6 +11,7 @@ use crate::local::refused::Refused;
 use crate::propose::replica::{LocalReplica, ReplicaContext};
 use crate::state::applied::AppliedState;
 use crate::sync::{Mutex, RwLock};
+use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -27,72 +28,74 @@ impl Broker {
     ///
     /// # Cancel safety
     /// Not cancel safe: tasks that were started go on. Drop the runtime instead.
-    pub async fn open(
+    pub fn open<'a>(
         log: Log,
-        recovered: &Recovered,
+        recovered: &'a Recovered,
         config: GroupConfig,
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
         options: Options,
-    ) -> Result<Self, GroupError> {
-        let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
-        let applied = Arc::new(AppliedState::default());
-        applied.load(&log).map_err(|e| stopped(&e))?;
-        let common = ReplicaContext {
-            log: log.clone(),
-            applied: Arc::clone(&applied),
-            clock: Arc::clone(&clock),
-            linger: options.linger,
-        };
-        let groups_changed = Arc::new(Notify::new());
-        let changed = Arc::clone(&groups_changed);
-        applied.watch(
-            StateKind::ReplicaGroup,
-            Box::new(move |_, _| changed.notify_one()),
-        );
-        let mut states = recovered.groups.clone();
-        let state = states.remove(&config.id).unwrap_or_default();
-        let site = LocalReplica::open(&common, config, state, Arc::clone(&transport)).await?;
-        let site = Arc::new(site);
-        let coordinator = Coordinator::restore(&applied.tables().groups, options.group_initial_delay);
-        let broker = Self(Arc::new(Inner {
-            common,
-            replicas: RwLock::new(BTreeMap::from([(site.group.id(), Arc::clone(&site))])),
-            site,
-            recovered: Mutex::new(states),
-            transport,
-            moving: Mutex::default(),
-            forwarding: Mutex::default(),
-            opening: Mutex::default(),
-            joining: tokio::sync::Mutex::default(),
-            node_addresses: RwLock::default(),
-            starts: Starts::default(),
-            groups_changed,
-            log,
-            applied,
-            clock,
-            options,
-            quotas: Quotas::new(options.quotas),
-            metrics: BrokerMetrics::default(),
-            retention: tokio::sync::Mutex::default(),
-            presence: tokio::sync::Mutex::default(),
-            scrubbing: Arc::new(Semaphore::new(1)),
-            coordinator,
-            runtime: tokio::runtime::Handle::current(),
-            ledger: Ledger::new(options.means),
-            hook: OnceLock::new(),
-            producer_ids: tokio::sync::Mutex::new(0..0),
-            refused: Refused::default(),
-            peer_requests: OnceLock::new(),
-        }));
-        let handler: Arc<dyn Forwarded> = Arc::new(PeerRequestHandler(Arc::downgrade(&broker.0)));
-        broker.group().set_forwarded(Arc::clone(&handler));
-        let _ = broker.0.peer_requests.set(handler);
-        let turns = broker.0.applied.turns();
-        tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
-        broker.reconcile_local().await;
-        tokio::spawn(run_reconciler(Arc::downgrade(&broker.0)));
-        Ok(broker)
+    ) -> BoxFuture<'a, Result<Self, GroupError>> {
+        Box::pin(async move {
+            let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
+            let applied = Arc::new(AppliedState::default());
+            applied.load(&log).map_err(|e| stopped(&e))?;
+            let common = ReplicaContext {
+                log: log.clone(),
+                applied: Arc::clone(&applied),
+                clock: Arc::clone(&clock),
+                linger: options.linger,
+            };
+            let groups_changed = Arc::new(Notify::new());
+            let changed = Arc::clone(&groups_changed);
+            applied.watch(
+                StateKind::ReplicaGroup,
+                Box::new(move |_, _| changed.notify_one()),
+            );
+            let mut states = recovered.groups.clone();
+            let state = states.remove(&config.id).unwrap_or_default();
+            let site = LocalReplica::open(&common, config, state, Arc::clone(&transport)).await?;
+            let site = Arc::new(site);
+            let coordinator = Coordinator::restore(&applied.tables().groups, options.group_initial_delay);
+            let broker = Self(Arc::new(Inner {
+                common,
+                replicas: RwLock::new(BTreeMap::from([(site.group.id(), Arc::clone(&site))])),
+                site,
+                recovered: Mutex::new(states),
+                transport,
+                moving: Mutex::default(),
+                forwarding: Mutex::default(),
+                opening: Mutex::default(),
+                joining: tokio::sync::Mutex::default(),
+                node_addresses: RwLock::default(),
+                starts: Starts::default(),
+                groups_changed,
+                log,
+                applied,
+                clock,
+                options,
+                quotas: Quotas::new(options.quotas),
+                metrics: BrokerMetrics::default(),
+                retention: tokio::sync::Mutex::default(),
+                presence: tokio::sync::Mutex::default(),
+                scrubbing: Arc::new(Semaphore::new(1)),
+                coordinator,
+                runtime: tokio::runtime::Handle::current(),
+                ledger: Ledger::new(options.means),
+                hook: OnceLock::new(),
+                producer_ids: tokio::sync::Mutex::new(0..0),
+                refused: Refused::default(),
+                peer_requests: OnceLock::new(),
+            }));
+            let handler: Arc<dyn Forwarded> = Arc::new(PeerRequestHandler(Arc::downgrade(&broker.0)));
+            broker.group().set_forwarded(Arc::clone(&handler));
+            let _ = broker.0.peer_requests.set(handler);
+            let turns = broker.0.applied.turns();
+            tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
+            broker.reconcile_local().await;
+            tokio::spawn(run_reconciler(Arc::downgrade(&broker.0)));
+            Ok(broker)
+        })
     }
 
     /// Stops accepting requests, finishes the accepted, and closes the log. Blocks.

@@ -13,7 +13,7 @@ use crate::guard::Guard;
 use crate::openapi::Document;
 use axum::extract::DefaultBodyLimit;
 use axum::{Extension, Router};
-use std::future::Future;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use utoipa::openapi::OpenApi;
@@ -32,15 +32,17 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 ///
 /// # Cancel safety
 /// Not safe: connections in use are cut.
-pub async fn serve(
+pub fn serve(
     listener: TcpListener,
     services: Arc<Services>,
     settings: Settings,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let broker = services.broker.clone();
-    let guard = Guard::new(settings.names, broker.clone());
-    connections::serve(listener, router(services, guard), broker, stop).await
+    stop: BoxFuture<'static, ()>,
+) -> BoxFuture<'static, std::io::Result<()>> {
+    Box::pin(async move {
+        let broker = services.broker.clone();
+        let guard = Guard::new(settings.names, broker.clone());
+        connections::serve(listener, router(services, guard), broker, stop).await
+    })
 }
 
 /// Settings of the listener.

@@ -20,6 +20,7 @@ pub use wire::WireError;
 
 use bytes::Bytes;
 use node::{Node, Session};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -57,43 +58,49 @@ impl Told {
 ///
 /// # Cancel safety
 /// Safe: the listener is closed with the future, and accepted connections end.
-pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
-    let node = Arc::new(Node::new(broker, settings));
-    let told = Arc::new(Told::default());
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a Kafka connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let place = match node.broker.ledger().kafka.try_take(1, Some(peer.ip())) {
-            Ok(place) => place,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "Kafka connection refused");
-                continue;
-            }
-        };
-        let Ok(local) = stream.local_addr() else { continue };
-        let session = Session::new(Arc::clone(&node), peer, local);
-        let told = Arc::clone(&told);
-        tokio::spawn(async move {
-            match connection::serve(stream, session).await {
-                Ok(()) => {}
-                Err(connection::ConnectionError::Io(error)) => {
-                    tracing::debug!(%peer, %error, "Kafka client went away")
-                }
+pub fn serve(
+    listener: TcpListener,
+    broker: Broker,
+    settings: Settings,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        let node = Arc::new(Node::new(broker, settings));
+        let told = Arc::new(Told::default());
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    if let Some(others) = told.worth_a_line() {
-                        tracing::warn!(%peer, %error, others, "Kafka connection closed");
+                    tracing::warn!(%error, "cannot accept a Kafka connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let place = match node.broker.ledger().kafka.try_take(1, Some(peer.ip())) {
+                Ok(place) => place,
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "Kafka connection refused");
+                    continue;
+                }
+            };
+            let Ok(local) = stream.local_addr() else { continue };
+            let session = Session::new(Arc::clone(&node), peer, local);
+            let told = Arc::clone(&told);
+            tokio::spawn(async move {
+                match connection::serve(stream, session).await {
+                    Ok(()) => {}
+                    Err(connection::ConnectionError::Io(error)) => {
+                        tracing::debug!(%peer, %error, "Kafka client went away")
+                    }
+                    Err(error) => {
+                        if let Some(others) = told.worth_a_line() {
+                            tracing::warn!(%peer, %error, others, "Kafka connection closed");
+                        }
                     }
                 }
-            }
-            drop(place);
-        });
-    }
+                drop(place);
+            });
+        }
+    })
 }
 
 /// Splits a stream like a connection does: key, version and body of each complete request, up to the first

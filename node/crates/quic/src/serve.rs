@@ -46,38 +46,40 @@ const IDLE_WITHIN: Duration = Duration::from_secs(60);
 ///
 /// # Cancel safety
 /// Safe: accepted connections go on.
-pub async fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode) {
-    let on_node = Arc::new(on_node);
-    while let Some(incoming) = listener.accept().await {
-        let ledger = node.broker.ledger();
-        // Nodes get in beside any crowd of clients: each dials from the address it listens on.
-        let is_of_node = (on_node.is_at)(incoming.remote_addr());
-        let from = incoming.remote_addr().ip();
-        if (is_of_node || ledger.newcomers.is_scarce()) && incoming.may_retry() {
-            // A real client retries at once; a forged address does not.
-            incoming.retry();
-            continue;
-        }
-        let newcomer = || ledger.newcomers.try_take(1, Some(from));
-        let place = match is_of_node {
-            true => ledger.arrivals.try_take(1, Some(from)).or_else(|_| newcomer()),
-            false => newcomer(),
-        };
-        match place {
-            Ok(newcomer) => {
-                let (node, on_node) = (Arc::clone(&node), Arc::clone(&on_node));
-                tokio::spawn(async move {
-                    if let Err(e) = connection(incoming, newcomer, node, &on_node).await {
-                        tracing::debug!(error = %e, "connection ended");
-                    }
-                });
+pub fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let on_node = Arc::new(on_node);
+        while let Some(incoming) = listener.accept().await {
+            let ledger = node.broker.ledger();
+            // Nodes get in beside any crowd of clients: each dials from the address it listens on.
+            let is_of_node = (on_node.is_at)(incoming.remote_addr());
+            let from = incoming.remote_addr().ip();
+            if (is_of_node || ledger.newcomers.is_scarce()) && incoming.may_retry() {
+                // A real client retries at once; a forged address does not.
+                incoming.retry();
+                continue;
             }
-            Err(error) => {
-                tracing::debug!(%from, %error, "connection refused");
-                incoming.refuse();
+            let newcomer = || ledger.newcomers.try_take(1, Some(from));
+            let place = match is_of_node {
+                true => ledger.arrivals.try_take(1, Some(from)).or_else(|_| newcomer()),
+                false => newcomer(),
+            };
+            match place {
+                Ok(newcomer) => {
+                    let (node, on_node) = (Arc::clone(&node), Arc::clone(&on_node));
+                    tokio::spawn(async move {
+                        if let Err(e) = connection(incoming, newcomer, node, &on_node).await {
+                            tracing::debug!(error = %e, "connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%from, %error, "connection refused");
+                    incoming.refuse();
+                }
             }
         }
-    }
+    })
 }
 
 async fn connection(

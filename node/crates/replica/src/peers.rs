@@ -82,38 +82,40 @@ impl Peers {
     ///
     /// # Cancel safety
     /// Dropping the future closes no stream by force; messages under way are lost.
-    pub async fn accept(&self, peer: Peer, host: Arc<dyn Host>) -> Result<(), PeerError> {
-        let Some(key) = peer.key() else {
-            let addr = peer.remote_addr();
-            peer.close("no key");
-            return Err(PeerError::Stranger {
-                addr,
-                seen: String::new(),
-            });
-        };
-        let site = host.site();
-        if !self.is_known(&key, &site) && !self.let_in(&peer, &key, &site, &*host).await {
-            let addr = peer.remote_addr();
-            peer.close("not a member of this site");
-            return Err(PeerError::Stranger { addr, seen: key });
-        }
-        peer.widen();
-        loop {
-            let stream = peer.accept().await?;
-            // Check for each stream: the member may have been removed since.
-            if !self.is_known(&key, &site) {
-                peer.close("not a member of this site any more");
+    pub fn accept(&self, peer: Peer, host: Arc<dyn Host>) -> BoxFuture<'_, Result<(), PeerError>> {
+        Box::pin(async move {
+            let Some(key) = peer.key() else {
                 let addr = peer.remote_addr();
+                peer.close("no key");
+                return Err(PeerError::Stranger {
+                    addr,
+                    seen: String::new(),
+                });
+            };
+            let site = host.site();
+            if !self.is_known(&key, &site) && !self.let_in(&peer, &key, &site, &*host).await {
+                let addr = peer.remote_addr();
+                peer.close("not a member of this site");
                 return Err(PeerError::Stranger { addr, seen: key });
             }
-            let asks = (key.clone(), peer.binding(), peer.remote_addr().ip());
-            let host = Arc::clone(&host);
-            tokio::spawn(async move {
-                if let Err(error) = serve_stream(&*host, stream, asks).await {
-                    tracing::debug!(%error, "a stream of a replica ended");
+            peer.widen();
+            loop {
+                let stream = peer.accept().await?;
+                // Check for each stream: the member may have been removed since.
+                if !self.is_known(&key, &site) {
+                    peer.close("not a member of this site any more");
+                    let addr = peer.remote_addr();
+                    return Err(PeerError::Stranger { addr, seen: key });
                 }
-            });
-        }
+                let asks = (key.clone(), peer.binding(), peer.remote_addr().ip());
+                let host = Arc::clone(&host);
+                tokio::spawn(async move {
+                    if let Err(error) = serve_stream(&*host, stream, asks).await {
+                        tracing::debug!(%error, "a stream of a replica ended");
+                    }
+                });
+            }
+        })
     }
 
     /// Returns true when the node with the key `key` is a member of `group`, or was vouched for.

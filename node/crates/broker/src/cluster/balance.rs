@@ -7,6 +7,7 @@ use crate::state::rows::Row;
 use crate::state::rows::leader::LeaderReport;
 use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::site::Leaving;
+use futures_util::future::BoxFuture;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -29,29 +30,31 @@ impl Broker {
     ///
     /// # Cancel safety
     /// If the future is dropped, the plan may or may not be committed.
-    pub async fn rebalance(&self) -> Result<Vec<String>, AdminError> {
-        let members = self.group().members();
-        let (sent, moves) = oneshot::channel();
-        self.change(move |tables, _| {
-            let mut layout = layout(tables, &members);
-            // A node that is asked to carry replicas is no longer being drained.
-            let stay = leaving(tables).map(|node| Leaving::remove(&node));
-            let mut ops: Vec<Op> = stay.collect();
-            let full = members.iter().filter(|(_, m)| !m.witness);
-            layout.nodes = full.map(|(id, m)| (*id, m.rack.clone())).collect();
-            let before = layout.groups.clone();
-            let told = layout.balance();
-            let leaders = layout.groups.iter().filter_map(|(id, group)| {
-                let now = group.replicas.first()?;
-                let moved = before.get(id).and_then(|b| b.replicas.first()) != Some(now);
-                moved.then(|| format!("group {id}: node {now} is to lead"))
-            });
-            let _ = sent.send(told.iter().map(describe_move).chain(leaders).collect());
-            ops.extend(changes(&before, layout, &members));
-            Ok(ops)
+    pub fn rebalance(&self) -> BoxFuture<'_, Result<Vec<String>, AdminError>> {
+        Box::pin(async move {
+            let members = self.group().members();
+            let (sent, moves) = oneshot::channel();
+            self.change(move |tables, _| {
+                let mut layout = layout(tables, &members);
+                // A node that is asked to carry replicas is no longer being drained.
+                let stay = leaving(tables).map(|node| Leaving::remove(&node));
+                let mut ops: Vec<Op> = stay.collect();
+                let full = members.iter().filter(|(_, m)| !m.witness);
+                layout.nodes = full.map(|(id, m)| (*id, m.rack.clone())).collect();
+                let before = layout.groups.clone();
+                let told = layout.balance();
+                let leaders = layout.groups.iter().filter_map(|(id, group)| {
+                    let now = group.replicas.first()?;
+                    let moved = before.get(id).and_then(|b| b.replicas.first()) != Some(now);
+                    moved.then(|| format!("group {id}: node {now} is to lead"))
+                });
+                let _ = sent.send(told.iter().map(describe_move).chain(leaders).collect());
+                ops.extend(changes(&before, layout, &members));
+                Ok(ops)
+            })
+            .await?;
+            moves.await.map_err(|_| AdminError::Closed)
         })
-        .await?;
-        moves.await.map_err(|_| AdminError::Closed)
     }
 
     /// Moves all replicas away from `node`. Returns once no group has the node.
@@ -61,9 +64,10 @@ impl Broker {
     ///
     /// # Cancel safety
     /// If the future is dropped, the plan may or may not be committed; moves that were planned go on.
-    pub async fn vacate(&self, node: NodeId) -> Result<(), AdminError> {
-        let members = self.group().members();
-        self.change(move |tables, _| {
+    pub fn vacate(&self, node: NodeId) -> BoxFuture<'_, Result<(), AdminError>> {
+        Box::pin(async move {
+            let members = self.group().members();
+            self.change(move |tables, _| {
             let mut layout = layout(tables, &members);
             let before = layout.groups.clone();
             layout.vacate(node).map_err(|group| {
@@ -79,14 +83,15 @@ impl Broker {
             Ok(ops)
         })
         .await?;
-        let begun = Instant::now();
-        while let Some(group) = self.still_on(node) {
-            if begun.elapsed() > MOVED_WITHIN {
-                return Err(AdminError::Moving { group: group.0, node });
+            let begun = Instant::now();
+            while let Some(group) = self.still_on(node) {
+                if begun.elapsed() > MOVED_WITHIN {
+                    return Err(AdminError::Moving { group: group.0, node });
+                }
+                tokio::time::sleep(KEEP_EVERY).await;
             }
-            tokio::time::sleep(KEEP_EVERY).await;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Has every group that was to have `old` have `new` instead.

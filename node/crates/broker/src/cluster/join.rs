@@ -235,27 +235,29 @@ impl Broker {
     ///
     /// # Cancel safety
     /// Cancel safe: a promotion in progress may still succeed, and the next call continues.
-    pub async fn promote_learners(&self) {
-        if !self.is_serving() {
-            return;
-        }
-        let voters = self.group().voters();
-        let members = self.group().members();
-        let full = voters
-            .iter()
-            .filter(|id| members.get(id).is_some_and(|m| !m.witness));
-        if full.count() >= VOTERS_MAX {
-            return;
-        }
-        let learners = self.group().members().into_keys().filter(|n| !voters.contains(n));
-        for node in learners.filter(|n| self.group().may_vote(*n)) {
-            if self.group().lag(node).is_some_and(|lag| lag <= CAUGHT_UP) {
-                match self.group().promote(node).await {
-                    Ok(()) => tracing::info!(node, "a learner has caught up, and is a voter now"),
-                    Err(error) => tracing::warn!(node, %error, "cannot promote a learner yet"),
+    pub fn promote_learners(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if !self.is_serving() {
+                return;
+            }
+            let voters = self.group().voters();
+            let members = self.group().members();
+            let full = voters
+                .iter()
+                .filter(|id| members.get(id).is_some_and(|m| !m.witness));
+            if full.count() >= VOTERS_MAX {
+                return;
+            }
+            let learners = self.group().members().into_keys().filter(|n| !voters.contains(n));
+            for node in learners.filter(|n| self.group().may_vote(*n)) {
+                if self.group().lag(node).is_some_and(|lag| lag <= CAUGHT_UP) {
+                    match self.group().promote(node).await {
+                        Ok(()) => tracing::info!(node, "a learner has caught up, and is a voter now"),
+                        Err(error) => tracing::warn!(node, %error, "cannot promote a learner yet"),
+                    }
                 }
             }
-        }
+        })
     }
 }
 

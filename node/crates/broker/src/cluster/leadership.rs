@@ -1,6 +1,7 @@
 //! Transfer of leadership.
 
 use crate::core::Broker;
+use futures_util::future::BoxFuture;
 use std::time::Duration;
 use weir_replica::{Group, MemberStatus, NodeId, Role};
 
@@ -21,18 +22,20 @@ impl Broker {
     ///
     /// # Cancel safety
     /// If the future is dropped, the transfer may still happen.
-    pub async fn hand_over(&self, to: NodeId) -> Result<(), weir_replica::GroupError> {
-        if self.group().node() == to && self.is_serving() {
-            return Ok(());
-        }
-        self.group().transfer(to).await?;
-        let done = async {
-            while self.leader().map(|(id, _)| id) != Some(to) {
-                tokio::time::sleep(HAND_OVER_POLL).await;
+    pub fn hand_over(&self, to: NodeId) -> BoxFuture<'_, Result<(), weir_replica::GroupError>> {
+        Box::pin(async move {
+            if self.group().node() == to && self.is_serving() {
+                return Ok(());
             }
-        };
-        tokio::time::timeout(HAND_OVER_WITHIN, done).await.map_err(|_| {
-            weir_replica::GroupError::Refused(format!("node {to} did not take over within 10 s"))
+            self.group().transfer(to).await?;
+            let done = async {
+                while self.leader().map(|(id, _)| id) != Some(to) {
+                    tokio::time::sleep(HAND_OVER_POLL).await;
+                }
+            };
+            tokio::time::timeout(HAND_OVER_WITHIN, done).await.map_err(|_| {
+                weir_replica::GroupError::Refused(format!("node {to} did not take over within 10 s"))
+            })
         })
     }
 
@@ -41,20 +44,22 @@ impl Broker {
     ///
     /// # Cancel safety
     /// If the future is dropped, some groups may have been transferred.
-    pub async fn make_way_if_full(&self) -> bool {
-        let Err(full) = self.log().room_for(0, false) else {
-            return false;
-        };
-        let mut has_led = false;
-        for group in self.groups().iter().filter(|group| group.is_serving()) {
-            let Some(to) = successor_in(group) else { continue };
-            has_led = true;
-            tracing::warn!(group = group.id().0, to, reason = %full, "transferring leadership from a full disk");
-            if let Err(error) = group.transfer(to).await {
-                tracing::warn!(group = group.id().0, to, %error, "cannot transfer leadership");
+    pub fn make_way_if_full(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let Err(full) = self.log().room_for(0, false) else {
+                return false;
+            };
+            let mut has_led = false;
+            for group in self.groups().iter().filter(|group| group.is_serving()) {
+                let Some(to) = successor_in(group) else { continue };
+                has_led = true;
+                tracing::warn!(group = group.id().0, to, reason = %full, "transferring leadership from a full disk");
+                if let Err(error) = group.transfer(to).await {
+                    tracing::warn!(group = group.id().0, to, %error, "cannot transfer leadership");
+                }
             }
-        }
-        has_led
+            has_led
+        })
     }
 
     /// Returns the best successor of this node as leader of the site: a voter that was heard recently and

@@ -4,6 +4,7 @@ use crate::core::Broker;
 use crate::rpc::message::{PeerRequest, PeerResponse};
 use crate::state::rows::Row;
 use crate::state::rows::site::Level;
+use futures_util::future::BoxFuture;
 use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
 
 impl Broker {
@@ -12,39 +13,41 @@ impl Broker {
     ///
     /// # Cancel safety
     /// If the future is dropped, the level may or may not be raised.
-    pub async fn raise_level(&self) {
-        let now = self.level();
-        if now >= LEVEL || !self.is_serving() {
-            return;
-        }
-        let mut all = LEVEL;
-        for (node, member) in self.group().members() {
-            if node == self.group().node() {
-                continue;
+    pub fn raise_level(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let now = self.level();
+            if now >= LEVEL || !self.is_serving() {
+                return;
             }
-            match self.level_of(node, member).await {
-                Some(level) => all = all.min(level),
-                // The level of an unreachable node is unknown.
-                None => return,
+            let mut all = LEVEL;
+            for (node, member) in self.group().members() {
+                if node == self.group().node() {
+                    continue;
+                }
+                match self.level_of(node, member).await {
+                    Some(level) => all = all.min(level),
+                    // The level of an unreachable node is unknown.
+                    None => return,
+                }
             }
-        }
-        if all <= now {
-            return;
-        }
-        let raised = self.change(move |tables, _| {
-            // Nodes that joined meanwhile were checked before they were admitted.
-            let is_news = tables.level() < all;
-            let row = is_news.then(|| Level(all).put(&()));
-            Ok(row.into_iter().collect())
-        });
-        match raised.await {
-            Ok(()) => tracing::info!(
-                level = all,
-                "all nodes of the site are of {}: nodes of earlier releases are no longer admitted",
-                release_of(all)
-            ),
-            Err(error) => tracing::debug!(%error, "cannot raise the level of the site yet"),
-        }
+            if all <= now {
+                return;
+            }
+            let raised = self.change(move |tables, _| {
+                // Nodes that joined meanwhile were checked before they were admitted.
+                let is_news = tables.level() < all;
+                let row = is_news.then(|| Level(all).put(&()));
+                Ok(row.into_iter().collect())
+            });
+            match raised.await {
+                Ok(()) => tracing::info!(
+                    level = all,
+                    "all nodes of the site are of {}: nodes of earlier releases are no longer admitted",
+                    release_of(all)
+                ),
+                Err(error) => tracing::debug!(%error, "cannot raise the level of the site yet"),
+            }
+        })
     }
 
     /// Returns the reason why nodes of `level` cannot join, if any.

@@ -14,6 +14,7 @@ use crate::state::rows::Row;
 use crate::state::rows::committed_offset::CommittedOffset;
 use crate::state::rows::consumer_group::GroupRow;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -162,27 +163,29 @@ impl Broker {
     ///
     /// # Cancel safety
     /// If the future is dropped, groups that became empty may not be stored.
-    pub async fn tick_groups(&self) -> bool {
-        let now = Instant::now();
-        let now_ms = self.now_ms();
-        let (mut rows, mut any, mut bytes) = (Vec::new(), false, 0);
-        {
-            let mut groups = self.0.coordinator.lock();
-            for (name, group) in groups.iter_mut() {
-                let had = !group.is_empty();
-                group.tick(now);
-                bytes += group.bytes();
-                any |= !group.is_empty();
-                if had && let Some(row) = emptied(group, now_ms) {
-                    rows.push((name.clone(), row));
+    pub fn tick_groups(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let now = Instant::now();
+            let now_ms = self.now_ms();
+            let (mut rows, mut any, mut bytes) = (Vec::new(), false, 0);
+            {
+                let mut groups = self.0.coordinator.lock();
+                for (name, group) in groups.iter_mut() {
+                    let had = !group.is_empty();
+                    group.tick(now);
+                    bytes += group.bytes();
+                    any |= !group.is_empty();
+                    if had && let Some(row) = emptied(group, now_ms) {
+                        rows.push((name.clone(), row));
+                    }
                 }
             }
-        }
-        self.0.coordinator.bytes.store(bytes, Ordering::Relaxed);
-        for (name, row) in rows {
-            let _ = self.store_group(&name, &row).await;
-        }
-        any
+            self.0.coordinator.bytes.store(bytes, Ordering::Relaxed);
+            for (name, row) in rows {
+                let _ = self.store_group(&name, &row).await;
+            }
+            any
+        })
     }
 
     /// Returns true if this node knows any group.

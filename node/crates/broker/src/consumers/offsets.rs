@@ -9,6 +9,7 @@ use crate::error::AdminError;
 use crate::state::rows::Row;
 use crate::state::rows::committed_offset::CommittedOffset;
 use crate::state::rows::consumer_group::GroupRow;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use weir_log::Op;
 use weir_types::limits::{GROUP_OFFSETS_MAX, OFFSETS_METADATA_BYTES_MAX};
@@ -159,41 +160,43 @@ impl Broker {
     ///
     /// # Cancel safety
     /// If the future is dropped, the expiry may or may not be committed; the next call continues.
-    pub async fn expire_offsets(&self, retention_ms: i64) {
-        let before = self.now_ms().saturating_sub(retention_ms);
-        let mut ops: Vec<Op> = {
-            let groups = self.0.coordinator.lock();
-            let tables = self.0.applied.tables();
-            let over = |name: &String, committed_ms: i64| match groups.get(name) {
-                Some(group) => group.is_empty() && committed_ms.max(group.empty_since_ms) < before,
-                None => committed_ms < before,
+    pub fn expire_offsets(&self, retention_ms: i64) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let before = self.now_ms().saturating_sub(retention_ms);
+            let mut ops: Vec<Op> = {
+                let groups = self.0.coordinator.lock();
+                let tables = self.0.applied.tables();
+                let over = |name: &String, committed_ms: i64| match groups.get(name) {
+                    Some(group) => group.is_empty() && committed_ms.max(group.empty_since_ms) < before,
+                    None => committed_ms < before,
+                };
+                let old = tables
+                    .group_offsets
+                    .iter()
+                    .filter(|((name, _), o)| over(name, o.committed_ms));
+                old.map(|(key, _)| CommittedOffset::remove(key)).collect()
             };
-            let old = tables
-                .group_offsets
-                .iter()
-                .filter(|((name, _), o)| over(name, o.committed_ms));
-            old.map(|(key, _)| CommittedOffset::remove(key)).collect()
-        };
-        if !ops.is_empty() {
-            tracing::info!(offsets = ops.len(), "committed offsets expired");
-        }
-        let bare: Vec<String> = {
-            let groups = self.0.coordinator.lock();
-            let bare = groups
-                .iter()
-                .filter(|(name, group)| group.is_empty() && !self.has_offsets(name));
-            bare.map(|(name, _)| name.clone()).collect()
-        };
-        for name in bare {
-            let mut groups = self.0.coordinator.lock();
-            if groups.get(&name).is_some_and(Group::is_empty) {
-                groups.remove(&name);
-                ops.push(GroupRow::remove(&name));
+            if !ops.is_empty() {
+                tracing::info!(offsets = ops.len(), "committed offsets expired");
             }
-        }
-        if !ops.is_empty() {
-            let _ = self.put(ops).await;
-        }
+            let bare: Vec<String> = {
+                let groups = self.0.coordinator.lock();
+                let bare = groups
+                    .iter()
+                    .filter(|(name, group)| group.is_empty() && !self.has_offsets(name));
+                bare.map(|(name, _)| name.clone()).collect()
+            };
+            for name in bare {
+                let mut groups = self.0.coordinator.lock();
+                if groups.get(&name).is_some_and(Group::is_empty) {
+                    groups.remove(&name);
+                    ops.push(GroupRow::remove(&name));
+                }
+            }
+            if !ops.is_empty() {
+                let _ = self.put(ops).await;
+            }
+        })
     }
 
     /// Returns true if `group` is a valid group name.

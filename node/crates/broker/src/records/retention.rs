@@ -8,6 +8,7 @@ use crate::local::retention::Why;
 use crate::state::rows::Row;
 use crate::state::rows::topic::Topic;
 use crate::topic::config::{Cleanup, RetentionBy};
+use futures_util::future::BoxFuture;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -42,17 +43,19 @@ impl Broker {
     ///
     /// # Cancel safety
     /// Cancel safe: proposed trims happen, and the next call continues.
-    pub async fn retain(&self) {
-        let ages = self.advance_clocks().await;
-        for topic in self.topics() {
-            for (index, id) in topic.partitions.iter().enumerate() {
-                // The leader decides, and all replicas follow.
-                if let Some(marks) = self.0.log.marks(*id).filter(|_| self.serves(*id)) {
-                    self.expire(&topic, index as u32, *id, &marks, ages.get(&id.group()))
-                        .await;
+    pub fn retain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let ages = self.advance_clocks().await;
+            for topic in self.topics() {
+                for (index, id) in topic.partitions.iter().enumerate() {
+                    // The leader decides, and all replicas follow.
+                    if let Some(marks) = self.0.log.marks(*id).filter(|_| self.serves(*id)) {
+                        self.expire(&topic, index as u32, *id, &marks, ages.get(&id.group()))
+                            .await;
+                    }
                 }
             }
-        }
+        })
     }
 
     /// Advances the storage clocks of groups that this node leads, and notes storage times of partitions.
@@ -123,10 +126,12 @@ impl Broker {
     ///
     /// # Cancel safety
     /// Cancel safe: proposed trims happen, and the next call continues.
-    pub async fn keep_within_budget(&self) {
-        if let Some(budget) = self.0.options.disk_budget_bytes {
-            self.evict(budget).await;
-        }
+    pub fn keep_within_budget(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(budget) = self.0.options.disk_budget_bytes {
+                self.evict(budget).await;
+            }
+        })
     }
 
     async fn expire(&self, topic: &Topic, index: u32, id: PartitionId, marks: &Marks, age: Option<&Age>) {

@@ -6,6 +6,7 @@ use crate::raft::append::APPEND_SILENCE;
 use crate::raft::stream::{Peer, failed, slow_link};
 use crate::types::{Member, NodeId, Types};
 use crate::wire::{Request, Response};
+use futures_util::future::BoxFuture;
 use openraft::errors::RPCError;
 use weir_types::{Batch, Offset, PartitionId};
 
@@ -17,10 +18,12 @@ impl Group {
     ///
     /// # Cancel safety
     /// A dropped request may have happened.
-    pub async fn forward(&self, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        let leader = self.leader().filter(|(id, _)| *id != self.node());
-        let (id, at) = leader.ok_or(GroupError::NotLeader { leader: None })?;
-        self.forward_to(id, at, ask).await
+    pub fn forward(&self, ask: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, GroupError>> {
+        Box::pin(async move {
+            let leader = self.leader().filter(|(id, _)| *id != self.node());
+            let (id, at) = leader.ok_or(GroupError::NotLeader { leader: None })?;
+            self.forward_to(id, at, ask).await
+        })
     }
 
     /// Sends `ask` to the node `id`, which is reached at `at`, and returns the answer.
@@ -30,9 +33,16 @@ impl Group {
     ///
     /// # Cancel safety
     /// A dropped request may have happened.
-    pub async fn forward_to(&self, id: NodeId, at: Member, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        let answer = crate::group::client::forward(self, id, at, ask).await;
-        answer.map_err(|e| GroupError::Stopped(e.to_string()))
+    pub fn forward_to(
+        &self,
+        id: NodeId,
+        at: Member,
+        ask: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Vec<u8>, GroupError>> {
+        Box::pin(async move {
+            let answer = crate::group::client::forward(self, id, at, ask).await;
+            answer.map_err(|e| GroupError::Stopped(e.to_string()))
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use crate::group::Group;
 use crate::group::status::SILENT;
 use crate::raft::shared::full_voters;
 use crate::types::{Member, NodeId, Types};
+use futures_util::future::BoxFuture;
 use openraft::ChangeMembers;
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -51,21 +52,23 @@ impl Group {
     ///
     /// # Cancel safety
     /// A dropped change may still be committed.
-    pub async fn add_learner(&self, node: NodeId, member: Member) -> Result<(), GroupError> {
-        let members = self.members();
-        // A node that rejoins under another number replaces its old member.
-        let is_new = members.values().all(|m| m.key != member.key);
-        if members.len() >= MEMBERS_MAX && is_new {
-            return Err(GroupError::Refused(format!(
-                "a site has at most {MEMBERS_MAX} nodes"
-            )));
-        }
-        if members.contains_key(&node) {
-            let nodes = BTreeMap::from([(node, member)]);
-            return self.change(ChangeMembers::SetNodes(nodes)).await;
-        }
-        let added = self.raft().add_learner(node, member, false).await;
-        added.map(drop).map_err(refused)
+    pub fn add_learner(&self, node: NodeId, member: Member) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move {
+            let members = self.members();
+            // A node that rejoins under another number replaces its old member.
+            let is_new = members.values().all(|m| m.key != member.key);
+            if members.len() >= MEMBERS_MAX && is_new {
+                return Err(GroupError::Refused(format!(
+                    "a site has at most {MEMBERS_MAX} nodes"
+                )));
+            }
+            if members.contains_key(&node) {
+                let nodes = BTreeMap::from([(node, member)]);
+                return self.change(ChangeMembers::SetNodes(nodes)).await;
+            }
+            let added = self.raft().add_learner(node, member, false).await;
+            added.map(drop).map_err(refused)
+        })
     }
 
     /// Returns true when `node` should vote once it has caught up. A witness votes only beside two full
@@ -87,8 +90,8 @@ impl Group {
     ///
     /// # Cancel safety
     /// A dropped change may still be committed.
-    pub async fn promote(&self, node: NodeId) -> Result<(), GroupError> {
-        self.change(ChangeMembers::AddVoterIds([node].into())).await
+    pub fn promote(&self, node: NodeId) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move { self.change(ChangeMembers::AddVoterIds([node].into())).await })
     }
 
     /// Removes `node`, voter or learner. A witness left with a single full voter stops voting, since it could
@@ -101,38 +104,40 @@ impl Group {
     ///
     /// # Cancel safety
     /// A dropped change may still be committed.
-    pub async fn remove(&self, node: NodeId) -> Result<(), GroupError> {
-        if node == self.node() && self.lead().is_some() {
-            return Err(GroupError::Refused(format!(
-                "node {node} leads: it hands over first"
-            )));
-        }
-        let full: BTreeSet<NodeId> = self.shared().members().iter().flat_map(full_voters).collect();
-        if full == BTreeSet::from([node]) {
-            let why = format!("node {node} is the only voter with records and cannot be removed");
-            return Err(GroupError::Refused(why));
-        }
-        // A new leader has not heard from anybody yet.
-        let begun = tokio::time::Instant::now();
-        while let Some(why) = self.would_lose_majority(node) {
-            if begun.elapsed() > FIRST_ANSWERS {
+    pub fn remove(&self, node: NodeId) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move {
+            if node == self.node() && self.lead().is_some() {
+                return Err(GroupError::Refused(format!(
+                    "node {node} leads: it hands over first"
+                )));
+            }
+            let full: BTreeSet<NodeId> = self.shared().members().iter().flat_map(full_voters).collect();
+            if full == BTreeSet::from([node]) {
+                let why = format!("node {node} is the only voter with records and cannot be removed");
                 return Err(GroupError::Refused(why));
             }
-            tokio::time::sleep(self.timing().heartbeat).await;
-        }
-        if self.voters().contains(&node) {
-            let leave = self.leave_with(node);
-            // The witness continues as a learner, and for a moment so does the node.
-            let retain = leave.len() > 1;
-            let leave = ChangeMembers::RemoveVoters(leave);
-            let _one = self.changing().lock().await;
-            let left = self.raft().change_membership(leave, retain).await;
-            left.map(drop).map_err(refused)?;
-        }
-        if self.members().contains_key(&node) {
-            self.change(ChangeMembers::RemoveNodes([node].into())).await?;
-        }
-        Ok(())
+            // A new leader has not heard from anybody yet.
+            let begun = tokio::time::Instant::now();
+            while let Some(why) = self.would_lose_majority(node) {
+                if begun.elapsed() > FIRST_ANSWERS {
+                    return Err(GroupError::Refused(why));
+                }
+                tokio::time::sleep(self.timing().heartbeat).await;
+            }
+            if self.voters().contains(&node) {
+                let leave = self.leave_with(node);
+                // The witness continues as a learner, and for a moment so does the node.
+                let retain = leave.len() > 1;
+                let leave = ChangeMembers::RemoveVoters(leave);
+                let _one = self.changing().lock().await;
+                let left = self.raft().change_membership(leave, retain).await;
+                left.map(drop).map_err(refused)?;
+            }
+            if self.members().contains_key(&node) {
+                self.change(ChangeMembers::RemoveNodes([node].into())).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Returns the voters that stop voting when `node` leaves.
@@ -190,20 +195,22 @@ impl Group {
     ///
     /// # Cancel safety
     /// A dropped notice may have been accepted; it can be repeated.
-    pub async fn announce(&self, member: Member) -> Result<(), GroupError> {
-        if self.lead().is_some() {
-            return self.add_learner(self.node(), member).await;
-        }
-        // A node that has just started at another address has not heard of the leader, and the leader cannot
-        // reach the node.
-        let leader = self.leader().filter(|(id, _)| *id != self.node());
-        let others = self.members().into_iter().filter(|(id, _)| *id != self.node());
-        for (id, at) in leader.into_iter().chain(others) {
-            if let Ok(true) = crate::group::client::announce(self, id, at, member.clone()).await {
-                return Ok(());
+    pub fn announce(&self, member: Member) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move {
+            if self.lead().is_some() {
+                return self.add_learner(self.node(), member).await;
             }
-        }
-        Err(GroupError::NotLeader { leader: None })
+            // A node that has just started at another address has not heard of the leader, and the leader cannot
+            // reach the node.
+            let leader = self.leader().filter(|(id, _)| *id != self.node());
+            let others = self.members().into_iter().filter(|(id, _)| *id != self.node());
+            for (id, at) in leader.into_iter().chain(others) {
+                if let Ok(true) = crate::group::client::announce(self, id, at, member.clone()).await {
+                    return Ok(());
+                }
+            }
+            Err(GroupError::NotLeader { leader: None })
+        })
     }
 
     /// Asks `to` to take over the lead. Returns at once; the hand-over happens when `to` has all entries.
@@ -214,31 +221,33 @@ impl Group {
     ///
     /// # Cancel safety
     /// A dropped request may have started the hand-over.
-    pub async fn transfer(&self, to: NodeId) -> Result<(), GroupError> {
-        if !self.voters().contains(&to) {
-            return Err(GroupError::Refused(format!("node {to} is not a voter")));
-        }
-        if self.members().get(&to).is_some_and(|m| m.witness) {
-            return Err(GroupError::Refused(format!(
-                "node {to} is a witness: it has no records to serve"
-            )));
-        }
-        if self.lead().is_none() {
-            return Err(GroupError::NotLeader {
-                leader: self.leader().map(|(id, _)| id),
-            });
-        }
-        if to == self.node() {
-            // Consensus would wait for the hand-over and refuse proposals meanwhile.
-            return Ok(());
-        }
-        if !self.heard_recently(to) {
-            // Nothing could be written until another election.
-            return Err(GroupError::Refused(format!("node {to} does not answer")));
-        }
-        self.hand_over();
-        let asked = self.raft().trigger().transfer_leader(to).await;
-        asked.map_err(|e| GroupError::Stopped(e.to_string()))
+    pub fn transfer(&self, to: NodeId) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move {
+            if !self.voters().contains(&to) {
+                return Err(GroupError::Refused(format!("node {to} is not a voter")));
+            }
+            if self.members().get(&to).is_some_and(|m| m.witness) {
+                return Err(GroupError::Refused(format!(
+                    "node {to} is a witness: it has no records to serve"
+                )));
+            }
+            if self.lead().is_none() {
+                return Err(GroupError::NotLeader {
+                    leader: self.leader().map(|(id, _)| id),
+                });
+            }
+            if to == self.node() {
+                // Consensus would wait for the hand-over and refuse proposals meanwhile.
+                return Ok(());
+            }
+            if !self.heard_recently(to) {
+                // Nothing could be written until another election.
+                return Err(GroupError::Refused(format!("node {to} does not answer")));
+            }
+            self.hand_over();
+            let asked = self.raft().trigger().transfer_leader(to).await;
+            asked.map_err(|e| GroupError::Stopped(e.to_string()))
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use crate::group::Group;
 use crate::types::{Member, NodeId};
 use crate::wire::Response;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -35,56 +36,58 @@ impl Group {
     ///
     /// # Cancel safety
     /// Safe: batches replaced so far stay.
-    pub async fn mend(&self, partition: PartitionId, from: Offset, end: Offset) -> Mended {
-        let others: Vec<(NodeId, Member)> = self
-            .members()
-            .into_iter()
-            .filter(|(id, m)| *id != self.node() && !m.witness)
-            .collect();
-        if others.is_empty() || self.is_witness() || planted(Bug::NeverMend) {
-            return Mended::Lost;
-        }
-        let mut last_failed_repair = self.last_failed_repair().lock().await;
-        if last_failed_repair
-            .is_some_and(|(p, o, at)| (p, o) == (partition, from) && at.elapsed() < ASK_AGAIN)
-        {
-            return Mended::Lost;
-        }
-        let mut all_answered = true;
-        for (node, member) in others {
-            let mut at = from;
-            while at < end {
-                let Some(batches) = self.ask(node, &member, partition, (at, end)).await else {
-                    all_answered = false;
-                    break;
-                };
-                if batches.is_empty() {
-                    break;
+    pub fn mend(&self, partition: PartitionId, from: Offset, end: Offset) -> BoxFuture<'_, Mended> {
+        Box::pin(async move {
+            let others: Vec<(NodeId, Member)> = self
+                .members()
+                .into_iter()
+                .filter(|(id, m)| *id != self.node() && !m.witness)
+                .collect();
+            if others.is_empty() || self.is_witness() || planted(Bug::NeverMend) {
+                return Mended::Lost;
+            }
+            let mut last_failed_repair = self.last_failed_repair().lock().await;
+            if last_failed_repair
+                .is_some_and(|(p, o, at)| (p, o) == (partition, from) && at.elapsed() < ASK_AGAIN)
+            {
+                return Mended::Lost;
+            }
+            let mut all_answered = true;
+            for (node, member) in others {
+                let mut at = from;
+                while at < end {
+                    let Some(batches) = self.ask(node, &member, partition, (at, end)).await else {
+                        all_answered = false;
+                        break;
+                    };
+                    if batches.is_empty() {
+                        break;
+                    }
+                    at = batches.last().map_or(end, |b| b.end_offset()).max(at);
+                    let bytes = batches.iter().map(|b| b.bytes().len() as u64).sum();
+                    if let Err(error) = self.log().room_for(bytes, true) {
+                        tracing::warn!(%error, %partition, %from, "a damaged batch cannot be replaced");
+                        return Mended::Unknown;
+                    }
+                    let (done, mended) = tokio::sync::oneshot::channel();
+                    let sent = self.log().mend(partition, batches, move |n| drop(done.send(n)));
+                    if sent.is_err() || !mended.await.is_ok_and(|mended| mended.is_ok()) {
+                        return Mended::Unknown;
+                    }
                 }
-                at = batches.last().map_or(end, |b| b.end_offset()).max(at);
-                let bytes = batches.iter().map(|b| b.bytes().len() as u64).sum();
-                if let Err(error) = self.log().room_for(bytes, true) {
-                    tracing::warn!(%error, %partition, %from, "a damaged batch cannot be replaced");
-                    return Mended::Unknown;
-                }
-                let (done, mended) = tokio::sync::oneshot::channel();
-                let sent = self.log().mend(partition, batches, move |n| drop(done.send(n)));
-                if sent.is_err() || !mended.await.is_ok_and(|mended| mended.is_ok()) {
-                    return Mended::Unknown;
+                // Also true when another call repaired the range meanwhile.
+                if is_whole(self.log(), partition, from, end).await {
+                    return Mended::Whole;
                 }
             }
-            // Also true when another call repaired the range meanwhile.
-            if is_whole(self.log(), partition, from, end).await {
-                return Mended::Whole;
+            if !all_answered {
+                tracing::warn!(%partition, %from, %end, "not all members can be asked for what cannot be read here");
+                return Mended::Unknown;
             }
-        }
-        if !all_answered {
-            tracing::warn!(%partition, %from, %end, "not all members can be asked for what cannot be read here");
-            return Mended::Unknown;
-        }
-        *last_failed_repair = Some((partition, from, Instant::now()));
-        tracing::error!(%partition, %from, %end, "no other member has what cannot be read here");
-        Mended::Lost
+            *last_failed_repair = Some((partition, from, Instant::now()));
+            tracing::error!(%partition, %from, %end, "no other member has what cannot be read here");
+            Mended::Lost
+        })
     }
 
     /// Asks a member for the batches of a range; `None` without an answer.
