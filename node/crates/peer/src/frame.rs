@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 
 /// Bytes reserved for a frame before its data arrives.
 const RESERVE_BYTES: usize = 64 << 10;
-/// Maximum bytes of a head. Lists of topics are the largest heads: 10,000 partitions take a tenth of this
-/// limit.
-const HEAD_BYTES_MAX: usize = 1 << 20;
+/// Maximum bytes of the head of a reply. Lists of topics are the largest: 10,000 topics with names of 249 bytes and
+/// some settings take 4 MB. Requests have a lower limit at the node.
+const HEAD_BYTES_MAX: usize = 4 << 20;
 /// Bytes of the head-length field.
 const LENGTH_BYTES: usize = 4;
 
