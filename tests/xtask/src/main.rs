@@ -2,6 +2,7 @@
 //! named.
 
 mod long;
+mod timings;
 
 use anyhow::{Context, Result, bail};
 use std::fs::File;
@@ -20,7 +21,8 @@ cargo xtask fuzz [S]     the fuzz targets alone
 cargo xtask earlier     build the release before this one, for the test of a site of both
 cargo xtask deny        look at bans, licences and sources of all dependencies
 cargo xtask modules     build the ready-made modules for Wasm
-cargo xtask clients     install other people's clients that the tests run";
+cargo xtask clients     install other people's clients that the tests run
+cargo xtask timings [--cold]  build times: a change of a line in each crate; cold, the demo and CI of a fresh clone";
 
 const WASM: &str = "wasm32-unknown-unknown";
 /// For the test guest that links WASI.
@@ -45,6 +47,11 @@ fn main() -> Result<()> {
         Some("deny") => long::deny(),
         Some("fuzz") => long::fuzz(seconds(rest)?),
         Some("modules") => modules().map(drop),
+        Some("timings") => match rest {
+            [] => timings::timings(false),
+            [cold] if cold == "--cold" => timings::timings(true),
+            _ => bail!("{USAGE}"),
+        },
         Some("clients") => {
             clients();
             Ok(())
@@ -304,9 +311,9 @@ fn unpack(dir: &Path) -> Result<()> {
 fn demo(keep: bool) -> Result<()> {
     let modules = modules()?;
     say("building the node (a few minutes the first time)");
+    // The profile of the tests: a first build takes half as long as an optimised one, and the tests use it again.
     run(cargo(&[
         "build",
-        "--release",
         "--quiet",
         "-p",
         "weir-node",
@@ -314,10 +321,10 @@ fn demo(keep: bool) -> Result<()> {
         "machine-temperature",
     ]))?;
     let dir = std::env::temp_dir().join(format!("weir-demo-{}", std::process::id()));
-    let weir = target().join("release/weir");
+    let weir = target().join("debug/weir");
     say(&format!("starting a node in {}", dir.display()));
     let mut node = Node::start(&weir, &dir)?;
-    let mut example = Command::new(target().join("release/machine-temperature"));
+    let mut example = Command::new(target().join("debug/machine-temperature"));
     example.args(["--node", &node.quic.to_string()]);
     example
         .arg("--modules")
