@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// What each crate may use, of ours and of what only it may name. `node/ARCHITECTURE.md` draws them.
+/// Allowed dependencies of each crate: crates of the workspace, and packages that only some crates may name.
+/// `node/docs/architecture/README.md` draws them.
 const ARROWS: [(&str, &[&str]); 16] = [
     ("weir-types", &[]),
     ("weir-log", &["weir-types", "fjall"]),

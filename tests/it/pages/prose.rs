@@ -35,6 +35,33 @@ fn every_link_leads_somewhere() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+#[test]
+fn every_path_of_the_source_exists() {
+    let mut faults = Vec::new();
+    for page in pages() {
+        let text = page.prose().join("\n");
+        for span in text.split('`').skip(1).step_by(2) {
+            let is_path = span.contains('/') && (span.ends_with(".rs") || span.contains("/src/"));
+            if !is_path || span.contains([' ', '{', '*']) {
+                continue;
+            }
+            let (first, rest) = span.split_once('/').unwrap_or((span, ""));
+            let places = [
+                root().join(span),
+                root().join("node/crates").join(span),
+                root().join("node/crates").join(first).join("src").join(rest),
+                root()
+                    .join(page.path.parent().unwrap_or(Path::new("")))
+                    .join(span),
+            ];
+            if !places.iter().any(|place| place.exists()) {
+                faults.push(format!("{}: there is no `{span}`", page.name()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 /// Returns the targets of links in Markdown, those within code left out.
 fn links(text: &str) -> Vec<String> {
     let text = without_code(text);
