@@ -58,7 +58,7 @@ fn kafka_check_passes() {
     );
     assert_eq!(
         said.lines().filter(|l| l.contains("\"works\":true")).count(),
-        10,
+        11,
         "{said}"
     );
     let nobody = Command::new(weir_tests::weir())

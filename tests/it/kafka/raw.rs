@@ -171,8 +171,8 @@ fn unserved_requests_are_refused_at_little_cost() {
     assert!(grown < 30.0, "{grown} MiB for {} idle connections", idle.len());
     let log = node.said();
     for words in [
-        "request 999 version 0 is not served",
-        "request 3 version 99 is not served",
+        "request 999 version 0 is not supported",
+        "request 3 version 99 is not supported",
         "is over the limit",
     ] {
         assert!(log.contains(words), "{words}:\n{log}");

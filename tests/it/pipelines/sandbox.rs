@@ -149,7 +149,7 @@ fn failed_calls_leave_state_and_timers_unchanged() {
         ("state-hoard", "on all partitions, has reached 65536 bytes"),
         ("state-key", "a key of its state has 5000 bytes"),
         ("state-value", "a value of its state has 1048577 bytes"),
-        ("state-again", "changes more than 2097152 bytes of its state"),
+        ("state-again", "changes more than 2097152 bytes of state"),
         ("state-wide", "more of it than `limits.output_bytes` allows"),
         ("state-ends", "a column of keys ends at 9, beyond its 1 bytes"),
         ("state-count", "a column of values has 0 ends for 1 items"),
