@@ -42,7 +42,7 @@ fn takes_over(counting: Counting) {
             ("grow", "bytes of memory"),
             (
                 "hoard",
-                "what its pipeline remembers, on all partitions, has reached 65536",
+                "the state of its pipeline, on all partitions, has reached 65536",
             ),
         ] {
             let config = format!("config = {{ mode = \"{mode}\" }}, ");

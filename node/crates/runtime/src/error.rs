@@ -227,7 +227,7 @@ pub enum StateError {
     Value(usize),
     /// The state of the pipeline has reached its limit.
     #[error(
-        "what its pipeline remembers, on all partitions, has reached {0} bytes: have it remove what it does not need, or raise `limits.state_bytes`"
+        "the state of its pipeline, on all partitions, has reached {0} bytes: remove rows that are not needed, or raise `limits.state_bytes`"
     )]
     Quota(u64),
     /// The state of all pipelines of the node has reached its limit.
