@@ -4,9 +4,10 @@ use crate::error::ClientError;
 use crate::session::{Search, Sessions, Shared};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use weir_peer::protocol::{Reply, Request, TopicInfo};
 use weir_peer::{Frame, KnownNodes, PeerError, PeerStream};
+use weir_types::sync::Mutex;
 
 /// The group of all nodes: its leader answers every request that concerns no partition.
 const SITE: u16 = 0;
@@ -85,11 +86,11 @@ impl Routes {
     }
 
     fn groups(&self) -> MutexGuard<'_, BTreeMap<u16, Arc<Route>>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock()
     }
 
     fn layout(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u16>>> {
-        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
+        self.layout.lock()
     }
 }
 

@@ -4,13 +4,14 @@ use crate::error::ClientError;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_peer::protocol::{Hello, MAGIC, Request, VERSION, Welcome};
 use weir_peer::{KnownNodes, Peer, PeerError, PeerStream, read_frame, write_frame};
 use weir_types::limits::HELLO_BYTES_MAX;
+use weir_types::sync::Mutex;
 
 /// Longest search for a leader: an election or two take less, and a longer outage is worth an error.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,7 +121,7 @@ impl Sessions {
             return Ok(session.clone());
         }
         let was = current.take().map(|s| s.addr);
-        let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let leader = self.leader.lock().take();
         let mut addrs = Vec::new();
         if let Some(leader) = leader
             && let Ok(found) = tokio::net::lookup_host(&leader).await
@@ -173,7 +174,7 @@ impl Sessions {
 
     /// Drops the connection to a node that does not lead, in favour of `leader`.
     pub(crate) async fn elsewhere(&self, leader: Option<String>) {
-        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = leader;
+        *self.leader.lock() = leader;
         if let Some(session) = self.current.lock().await.as_ref() {
             session.peer.close("another node leads");
         }

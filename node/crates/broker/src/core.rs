@@ -18,7 +18,6 @@ use crate::state::rows::leader::LeaderReport;
 use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::topic::Topic;
 use crate::state::tables::Tables;
-use crate::sync::{Mutex, RwLock};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -29,6 +28,7 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use weir_log::{GroupState, Log, Op};
 use weir_replica::{Forwarded, Group, Member, NodeId, ProposeError, Starts, Transport};
 use weir_types::level::release_of;
+use weir_types::sync::{Mutex, RwLock};
 use weir_types::{Clock, GroupId, PartitionId, Term};
 
 /// Settings of a broker.

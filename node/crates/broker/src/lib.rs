@@ -25,7 +25,6 @@ mod records;
 mod rpc;
 mod run;
 mod state;
-mod sync;
 #[cfg(test)]
 mod tests;
 mod topic;

@@ -10,7 +10,6 @@ use crate::local::metrics::BrokerMetrics;
 use crate::local::refused::Refused;
 use crate::propose::replica::{LocalReplica, ReplicaContext};
 use crate::state::applied::AppliedState;
-use crate::sync::{Mutex, RwLock};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use weir_log::{Log, Recovered, StateKind};
 use weir_replica::{Forwarded, GroupConfig, GroupError, Starts, Transport};
 use weir_types::Clock;
+use weir_types::sync::{Mutex, RwLock};
 
 impl Broker {
     /// Opens a broker over `log` with its `recovered` state, as a member of the site's group `config` and of

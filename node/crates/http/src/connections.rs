@@ -12,12 +12,13 @@ use serde_json::json;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 use weir_broker::{Broker, Taken, UsedUp};
 use weir_types::limits::FETCH_WAIT_MS_MAX;
+use weir_types::sync::Mutex;
 
 /// Time for the head of a request, from its first byte or from the answer before: a keep-alive connection
 /// that idles longer is closed.
@@ -100,13 +101,13 @@ impl Watch {
     }
 
     fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        *self.0.lock() = until;
     }
 
     /// Resolves once an answer is overdue.
     async fn over(self) {
         loop {
-            let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let until = *self.0.lock();
             if until.is_some_and(|until| Instant::now() >= until) {
                 return;
             }

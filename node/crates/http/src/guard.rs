@@ -12,11 +12,12 @@ use futures_util::{StreamExt, stream};
 use hyper::body::Body as _;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_broker::{Broker, SHARE_WITHIN, Taken, UsedUp};
 use weir_types::limits::MODULE_BYTES_MAX;
+use weir_types::sync::Mutex;
 
 /// Time for a body to begin.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
@@ -190,7 +191,7 @@ impl Received {
         };
         let room = of.take(bytes, self.from, SHARE_WITHIN).await;
         let room = room.inspect_err(|error| _ = self.refused.set(*error))?;
-        let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut share = self.share.lock();
         match &mut *share {
             Some(share) => share.merge(room),
             None => *share = Some(room),

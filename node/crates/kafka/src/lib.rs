@@ -21,10 +21,11 @@ pub use wire::WireError;
 use bytes::Bytes;
 use node::{Node, Session};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use weir_broker::Broker;
+use weir_types::sync::Mutex;
 
 /// Pause of accepting when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,7 +41,7 @@ struct Told(Mutex<(Option<Instant>, u32, u64)>);
 impl Told {
     /// Returns the number of lines suppressed since the last written line; `None` if this line is suppressed.
     fn worth_a_line(&self) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.lock();
         let (since, lines, others) = &mut *told;
         if since.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             (*since, *lines) = (Some(Instant::now()), 0);

@@ -5,10 +5,11 @@ use crate::wire::Uuid;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, Topic, Unserved, UsedUp};
 use weir_types::limits::{ANSWERS_BYTES_MAX, FETCH_BYTES_MAX, KAFKA_SMALL_BYTES};
+use weir_types::sync::Mutex;
 use weir_types::{GroupId, PartitionId};
 
 /// Maximum wait of an answer without records for its memory: the client's own timeout (`request.timeout.ms`).
@@ -370,7 +371,7 @@ impl Session {
     }
 
     fn answer_slot(&self) -> MutexGuard<'_, Answer> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answer.lock()
     }
 
     /// Records the client's software, truncated and shown as a single word.

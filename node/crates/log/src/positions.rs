@@ -3,8 +3,9 @@
 use crate::format::entry::{Append, EntryHeader, OpHeader};
 use crate::format::position::Position;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use weir_types::sync::{Mutex, RwLock};
 use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
 
 /// The live position of a partition. Fields change independently: read `log_start` before `committed_end`.
@@ -51,14 +52,14 @@ impl Marks {
 
     /// Returns the known ranges without records, ascending.
     pub fn gaps(&self) -> Vec<Gap> {
-        self.gaps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.gaps.lock().clone()
     }
 
     /// Returns the ranges that are stored but were found damaged since the log was opened, ascending. The
     /// list is bounded and leaves out ranges that another replica's copy has replaced.
     pub fn damaged(&self) -> Vec<Gap> {
         let (start, gaps) = (self.log_start(), self.gaps());
-        let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let damaged = self.damaged.lock();
         let is_known = |range: &Gap| {
             gaps.iter()
                 .any(|gap| gap.start <= range.start && range.end <= gap.end)
@@ -78,7 +79,7 @@ impl Marks {
     }
 
     pub(crate) fn found_damaged(&self, range: Gap) {
-        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damaged = self.damaged.lock();
         // Merge overlapping ranges: a reader may have begun inside a range.
         let (mut start, mut end) = (range.start, range.end);
         damaged.retain(|known| {
@@ -96,7 +97,7 @@ impl Marks {
 
     /// Records that a whole copy of the range is stored now.
     pub(crate) fn mended(&self, start: Offset, end: Offset) {
-        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damaged = self.damaged.lock();
         damaged.retain(|range| range.end <= start || end <= range.start);
     }
 
@@ -122,7 +123,7 @@ impl Marks {
         if reason != GapReason::Expired {
             self.lost.fetch_add(to.since(from), Ordering::Relaxed);
         }
-        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gaps = self.gaps.lock();
         gaps.retain(|g| g.end > to);
         gaps.insert(
             0,
@@ -135,7 +136,7 @@ impl Marks {
     }
 
     pub(crate) fn add_gap(&self, gap: Gap) {
-        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gaps = self.gaps.lock();
         gaps.push(gap);
         gaps.sort_by_key(|g| g.start);
     }
@@ -151,27 +152,23 @@ pub(crate) struct Positions(RwLock<BTreeMap<PartitionId, Arc<Marks>>>);
 
 impl Positions {
     pub(crate) fn marks(&self, partition: PartitionId) -> Option<Arc<Marks>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&partition)
-            .cloned()
+        self.0.read().get(&partition).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<(PartitionId, Arc<Marks>)> {
-        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let map = self.0.read();
         map.iter().map(|(id, marks)| (*id, Arc::clone(marks))).collect()
     }
 
     pub(crate) fn load(&self, partition: PartitionId, position: &Position, gaps: Vec<Gap>) {
         let marks = self.entry(partition);
         marks.set(position);
-        *marks.gaps.lock().unwrap_or_else(PoisonError::into_inner) = gaps;
+        *marks.gaps.lock() = gaps;
     }
 
     /// Forgets all partitions of `group` but those of `keep`.
     pub(crate) fn retain(&self, group: GroupId, keep: &BTreeMap<PartitionId, Position>) {
-        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.0.write();
         map.retain(|id, _| id.group() != group || keep.contains_key(id));
     }
 
@@ -179,7 +176,7 @@ impl Positions {
         if let Some(marks) = self.marks(partition) {
             return marks;
         }
-        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.0.write();
         Arc::clone(map.entry(partition).or_default())
     }
 
@@ -194,10 +191,7 @@ impl Positions {
                     reason,
                 } => self.entry(*partition).trimmed(*to, *reason),
                 OpHeader::Drop { partition } => {
-                    self.0
-                        .write()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .remove(partition);
+                    self.0.write().remove(partition);
                 }
                 OpHeader::Put { .. } | OpHeader::Remove { .. } => {}
             }

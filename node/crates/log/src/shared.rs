@@ -3,7 +3,8 @@
 use crate::format::entry::EntryHeader;
 use crate::positions::Positions;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+use weir_types::sync::Mutex;
 
 /// State shared by the handle, the writer and the readers.
 #[derive(Default)]
@@ -30,22 +31,15 @@ impl Shared {
     }
 
     pub(crate) fn add_effects(&self, header: Arc<EntryHeader>) {
-        self.effects
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(header);
+        self.effects.lock().push(header);
     }
 
     pub(crate) fn take_effects(&self) -> Vec<Arc<EntryHeader>> {
-        std::mem::take(&mut *self.effects.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.effects.lock())
     }
 
     pub(crate) fn has_effects(&self) -> bool {
-        !self
-            .effects
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        !self.effects.lock().is_empty()
     }
 
     pub(crate) fn reason(&self) -> Option<Arc<str>> {
@@ -56,7 +50,7 @@ impl Shared {
     pub(crate) fn stop(&self, reason: Option<Arc<str>>) {
         if let Some(reason) = reason {
             let _ = self.reason.set(Arc::clone(&reason));
-            let hook = self.on_stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let hook = self.on_stop.lock().take();
             if let Some(hook) = hook {
                 hook(reason);
             }

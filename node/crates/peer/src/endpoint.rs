@@ -10,8 +10,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+use weir_types::sync::Mutex;
 
 /// ALPN names (with major version) of the client protocol and of the protocol between nodes of a site.
 const CLIENTS: &[u8] = b"weir/0";
@@ -454,7 +455,7 @@ impl Pinned {
     }
 
     fn seen(&self) -> Option<Fingerprint> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.seen.lock()
     }
 }
 
@@ -514,7 +515,7 @@ impl ServerCertVerifier for Pinned {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         *seen = Some(Fingerprint::of(end_entity));
         Ok(ServerCertVerified::assertion())
     }

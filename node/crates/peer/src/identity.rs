@@ -8,7 +8,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use weir_types::sync::Mutex;
 
 /// SHA-256 of a node's certificate. A node signs its own certificate and never changes it, so the fingerprint
 /// identifies the node.
@@ -218,7 +219,7 @@ impl KnownNodes {
     /// Checks `seen` against the recorded key of the node at `addr`, or records `seen` if the node is new.
     /// The error says which key was expected, or why the key cannot be recorded.
     pub(crate) fn meet(&self, addr: &str, seen: Fingerprint) -> Result<(), String> {
-        let mut met = self.met.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut met = self.met.lock();
         let seen = seen.to_string();
         if let Some((_, known)) = met.iter().find(|(a, _)| a == addr) {
             return if *known == seen {

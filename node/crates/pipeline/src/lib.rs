@@ -24,7 +24,6 @@ mod priority;
 mod site;
 mod spec;
 mod stages;
-mod sync;
 mod worker;
 
 pub use error::{ApplyError, CanaryError, PushError};

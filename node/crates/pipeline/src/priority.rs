@@ -12,11 +12,11 @@
 //! A demoted thread still gets a tenth of a contended core. Nothing starves, and no lock is held for long by
 //! a thread that cannot run, as happened with `SCHED_IDLE`.
 
-use crate::sync::RwLock;
 use std::io;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread::Builder;
+use weir_types::sync::RwLock;
 
 /// Scheduling priority of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

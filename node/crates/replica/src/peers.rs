@@ -20,13 +20,14 @@ use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_peer::{Identity, Listener, Peer, PeerError, PeerStream, RecvStream, SendStream};
 use weir_peer::{read_in_parts, read_message, write_in_parts, write_message};
 use weir_types::GroupId;
 use weir_types::limits::{HELLO_BYTES_MAX, REPLICA_MESSAGE_BYTES_MAX, REPLICA_PARTS_BYTES_MAX};
+use weir_types::sync::Mutex;
 
 /// Connections to the other nodes of a site. Clones are handles to the same connections.
 #[derive(Clone)]
@@ -71,7 +72,7 @@ impl Peers {
     }
 
     fn trusted(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.trusted.lock()
     }
 
     /// Serves a connected member of the site until the connection ends. Another node may only ask to join,
@@ -288,7 +289,7 @@ impl Peers {
     }
 
     fn slot(&self, node: NodeId) -> Arc<tokio::sync::Mutex<Option<Connection>>> {
-        let mut all = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.connections.lock();
         Arc::clone(all.entry(node).or_default())
     }
 

@@ -9,12 +9,13 @@ use crate::types::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::EntryId;
 use weir_types::GroupId;
 use weir_types::limits::MEMBERS_MAX;
+use weir_types::sync::Mutex;
 
 /// Interval at which a node repeats its start to the others.
 pub const TELL_EVERY: Duration = Duration::from_secs(2);
@@ -163,7 +164,7 @@ impl Starts {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Heard>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

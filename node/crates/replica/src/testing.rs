@@ -8,10 +8,11 @@ use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use tokio::sync::{mpsc, watch};
 use weir_types::GroupId;
 use weir_types::limits::REPLICA_PARTS_BYTES_MAX;
+use weir_types::sync::Mutex;
 
 /// Messages under way on a stream.
 const UNDER_WAY: usize = 64;
@@ -90,7 +91,7 @@ impl Hub {
     }
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Find>> {
-        self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.nodes.lock()
     }
 }
 

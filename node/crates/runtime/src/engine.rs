@@ -77,7 +77,7 @@ impl Runtime {
             confined: confined.is_ok(),
             by: options.compile,
             cache,
-            costly: std::sync::Mutex::default(),
+            costly: weir_types::sync::Mutex::default(),
         };
         Ok(Self(Arc::new(Inner {
             shared: Arc::new(Shared {

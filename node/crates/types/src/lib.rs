@@ -16,6 +16,7 @@ pub mod name;
 pub mod planted;
 pub mod pool;
 pub mod record;
+pub mod sync;
 pub mod time;
 
 pub use batch::{Batch, BatchBuilder, BatchError, Body, Codec, Producer};

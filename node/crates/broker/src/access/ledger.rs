@@ -22,7 +22,6 @@
 //! Both are counted. Clients compete for some shares: there, an address can take half at most, so that others
 //! get the rest.
 
-use crate::sync::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,6 +36,7 @@ use weir_types::limits::{
     UNPACKED_BYTES_MAX, UPLOADS_MAX, WAITING_BYTES_MAX,
 };
 use weir_types::pool::Pool;
+use weir_types::sync::Mutex;
 
 /// Resources that a node can share out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

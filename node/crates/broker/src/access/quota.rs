@@ -1,10 +1,10 @@
 //! Byte rates per account (see `Principal`), like Kafka's quotas: above the rate, answers are
 //! delayed, not refused.
 
-use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
+use weir_types::sync::Mutex;
 
 /// Rates in bytes a second for each account; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use crate::coordinator::group::Group;
 use crate::coordinator::types::GroupError;
 use crate::state::rows::consumer_group::GroupRow;
-use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::time::Instant;
+use weir_types::sync::Mutex;
 
 /// The groups of a node.
 pub(crate) struct Coordinator {

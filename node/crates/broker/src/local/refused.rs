@@ -1,10 +1,10 @@
 //! Topics that were refused to explicit requests.
 
-use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_types::limits::{REFUSED_TOPICS_MAX, TOPIC_NAME_BYTES_MAX};
+use weir_types::sync::Mutex;
 
 /// Time for which a refusal is remembered: longer than a tool that ignores the refusal keeps using the name.
 const REFUSED_FOR: Duration = Duration::from_secs(3_600);

@@ -1,8 +1,8 @@
 //! Counts of unsupported requests by client, for operators.
 
-use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use weir_types::limits::UNSERVED_MAX;
+use weir_types::sync::Mutex;
 
 /// An unsupported request, with its version and the client's software.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,14 +12,15 @@ use crate::propose::request::{Append, Framing, PipelineEffects, Request, Room, r
 use crate::propose::step::{Footing, Shared, Step};
 use crate::state::rows::producer::{Accepted, Verdict, Window};
 use crate::state::rows::topic::Topic;
-use crate::sync::Mutex;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, PoisonError};
 use tokio::sync::oneshot;
 use weir_log::StateKey;
 use weir_types::limits::{PRODUCERS_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX};
+use weir_types::sync::Condvar;
+use weir_types::sync::Mutex;
 use weir_types::{Batch, Offset, PartitionId};
 
 impl Broker {
@@ -159,8 +160,7 @@ impl Chain {
     pub fn drain_to(&self, left: usize) {
         let mut undecided = self.shared.lock();
         while *undecided > left {
-            let waited = self.shared.decided.wait(undecided);
-            undecided = waited.unwrap_or_else(PoisonError::into_inner);
+            undecided = self.shared.decided.wait(undecided);
         }
     }
 }

@@ -4,7 +4,6 @@ use crate::propose::proposer::Proposer;
 use crate::propose::request::{Queue, Request};
 use crate::propose::thread::ProposerThread;
 use crate::state::applied::{AppliedState, GroupStateMachine};
-use crate::sync::Mutex;
 use futures_util::future::BoxFuture;
 use std::io;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use weir_types::Clock;
 use weir_types::limits::{
     PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
+use weir_types::sync::Mutex;
 
 /// A transport to the current addresses of members, as the site knows them: they may have changed since the
 /// group last heard of them.

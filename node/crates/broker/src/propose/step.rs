@@ -1,9 +1,10 @@
 //! Speculative steps of a pipeline session, as the proposer sees them.
 
-use crate::sync::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar};
 use weir_types::planted::{Bug, planted};
+use weir_types::sync::Condvar;
+use weir_types::sync::Mutex;
 use weir_types::{Batch, PartitionId, Term};
 
 pub(crate) struct Shared {

@@ -3,13 +3,13 @@
 use crate::state::notify::AppendNotifier;
 use crate::state::rows::topic::Topic;
 use crate::state::tables::{Tables, describe_key};
-use crate::sync::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, RwLockReadGuard};
 use tokio::sync::watch;
 use weir_log::{EntryHeader, Log, OpHeader, ReadError, StateKind, Stop};
 use weir_replica::StateMachine;
 use weir_types::GroupId;
+use weir_types::sync::{Mutex, RwLock};
 
 type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 

@@ -1,10 +1,10 @@
 //! Waking consumers when a partition grows.
 
-use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use weir_types::PartitionId;
+use weir_types::sync::Mutex;
 
 /// Signals for consumers, per partition.
 #[derive(Debug, Default)]

@@ -16,9 +16,9 @@ use crate::store::keyspaces::Keyspaces;
 use crate::write::command::Command;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError};
 use weir_types::{GroupId, PartitionId};
 
 /// An open log. Clones are handles to the same log.
@@ -137,12 +137,7 @@ impl Log {
 
     /// Calls `hook` with the reason when a write fails, at once if the log has already stopped.
     pub fn on_poison(&self, hook: impl FnOnce(Arc<str>) + Send + 'static) {
-        let mut slot = self
-            .0
-            .shared
-            .on_stop
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.0.shared.on_stop.lock();
         match self.poisoned() {
             Some(reason) => hook(reason),
             None => *slot = Some(Box::new(hook)),

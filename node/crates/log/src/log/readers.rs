@@ -5,7 +5,8 @@ use crate::positions::Positions;
 use crate::shared::Shared;
 use crate::store::keyspaces::Keyspaces;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
+use weir_types::sync::Mutex;
 
 /// Threads that read for consumers: a second reader goes on while the first waits for a slow disk.
 pub(crate) const READERS: usize = 2;
@@ -43,7 +44,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     fn jobs(&self) -> MutexGuard<'_, Receiver<ReadJob>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.jobs.lock()
     }
 }
 

@@ -10,7 +10,8 @@ use crate::format::position::Position;
 use fjall::{PersistMode, Slice, UserKey};
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
+use weir_types::sync::Mutex;
 use weir_types::{GroupId, Offset, PartitionId};
 
 /// The log's keyspaces.
@@ -185,7 +186,7 @@ impl Disk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -5,7 +5,6 @@ use crate::module_store::Store;
 use crate::partition::partition_set::PartitionSet;
 use crate::spec::row::{self, Row, RowFingerprint, Written};
 use crate::stages::stage::{Stage, Stages};
-use crate::sync::{Mutex, RwLock};
 use crate::worker::counts::State;
 use crate::worker::desired::SharedDesiredState;
 use crate::worker::handle::PipelineHandle;
@@ -13,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_broker::{AdminError, Broker, StateKind};
 use weir_runtime::{Digest, Instruments, Module, Runtime};
+use weir_types::sync::{Mutex, RwLock};
 use weir_types::{Term, TopicName};
 
 /// A pipeline that is installed on this node.

@@ -6,7 +6,6 @@ use crate::module_store::Store;
 use crate::site::follow;
 use crate::spec::row;
 use crate::stages::stage::Stages;
-use crate::sync::{Mutex, RwLock};
 use crate::worker::counts::State;
 use crate::worker::desired::{self, SharedDesiredState};
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_broker::{Broker, StateKind};
 use weir_runtime::Runtime;
+use weir_types::sync::{Mutex, RwLock};
 
 /// Longer than a step of some milliseconds, and than the second after which a looping module is stopped.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);

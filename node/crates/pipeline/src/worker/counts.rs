@@ -1,9 +1,9 @@
 //! State and counters of a pipeline.
 
-use crate::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use weir_types::sync::Mutex;
 
 /// State of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,12 @@
 //! Pipelines that should run, according to the applied rows.
 
 use crate::spec::row::{self, RowFingerprint};
-use crate::sync::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use weir_broker::{Broker, StateKind};
 use weir_types::TopicName;
+use weir_types::sync::RwLock;
 
 /// Pipelines that should run, according to the applied rows.
 #[derive(Default)]

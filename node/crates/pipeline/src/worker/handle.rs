@@ -7,7 +7,6 @@ use crate::spec::Spec;
 use crate::spec::row::RowFingerprint;
 use crate::spec::source::At;
 use crate::stages::stage::Stage;
-use crate::sync::Mutex;
 use crate::worker::counts::{Counts, State};
 use crate::worker::desired::SharedDesiredState;
 use crate::worker::reader::{Reader, StopSignal};
@@ -19,6 +18,7 @@ use tokio::sync::oneshot;
 use weir_broker::{Broker, HookDone, HookError, HookJob};
 use weir_types::TopicName;
 use weir_types::limits::{PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX};
+use weir_types::sync::Mutex;
 
 /// Bytes that may be queued for a pipeline: a quarter of the node's limit, so that a slow pipeline does not
 /// starve the others.

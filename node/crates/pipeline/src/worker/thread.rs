@@ -12,7 +12,6 @@ use crate::stages::dated::Dated;
 use crate::stages::effects::{Effects, ErrorHandling, StageInput, Stopped, TooMuch};
 use crate::stages::run;
 use crate::stages::stage::Stage;
-use crate::sync::Mutex;
 use crate::worker::counts::{Counts, State};
 use crate::worker::desired::{self, SharedDesiredState};
 use bytes::Bytes;
@@ -23,6 +22,7 @@ use weir_broker::{Broker, HookError, Output, StateKey};
 use weir_runtime::Moment;
 use weir_types::limits::{OP_HEAD_BYTES_MAX, REQUEST_BYTES_MAX};
 use weir_types::planted::{Bug, planted};
+use weir_types::sync::Mutex;
 use weir_types::{Batch, RecordRef};
 
 /// Consecutive batches without any successful record after which the pipeline halts.

@@ -22,10 +22,11 @@ use futures_util::future::BoxFuture;
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use tokio::time::Instant;
 use weir_log::{EntryId, Log, Op};
 use weir_types::GroupId;
+use weir_types::sync::Mutex;
 use weir_types::{Offset, PartitionId};
 
 /// Answers requests from other members to the leader, beyond consensus.

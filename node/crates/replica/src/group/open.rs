@@ -14,11 +14,12 @@ use crate::transport::Transport;
 use futures_util::future::BoxFuture;
 use openraft::Raft;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::{GroupState, Log};
 use weir_types::planted::{Bug, planted};
+use weir_types::sync::Mutex;
 
 /// Longest wait of an orderly end for proposals, and the interval of checks.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -113,7 +114,7 @@ impl Group {
                 group.elect_alone().await;
             }
             let keeper = tokio::spawn(keeper::keep(Arc::downgrade(&group.0)));
-            *group.0.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+            *group.0.keeper.lock() = Some(keeper);
             Ok(group)
         })
     }
@@ -142,13 +143,7 @@ impl Group {
                 }
             };
             let _ = tokio::time::timeout(CLOSE_WAIT, decided).await;
-            if let Some(keeper) = self
-                .0
-                .keeper
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-            {
+            if let Some(keeper) = self.0.keeper.lock().take() {
                 keeper.abort();
             }
             let _ = self.0.raft.shutdown().await;

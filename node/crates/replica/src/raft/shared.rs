@@ -6,12 +6,13 @@ use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::{AppendError, EntryHeader, EntryId};
 use weir_types::Term;
 use weir_types::planted::{Bug, planted};
+use weir_types::sync::Mutex;
 
 /// Called once with the outcome of a proposal.
 pub type Decided = Box<dyn FnOnce(Result<(), ProposeError>) + Send>;
@@ -120,7 +121,7 @@ pub(crate) const PROPOSAL_WAIT: Duration = Duration::from_secs(10);
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Notes that the first entry of a term is applied. If the term is this node's, the node leads.

@@ -9,13 +9,14 @@ use openraft::{LogState, OptionalSend, RaftLogReader};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use tokio::sync::{oneshot, watch};
 use weir_log::{
     AppendError, EntryHeader, EntryId, GroupState, Log, Payloads, ReadError, StateKey, StateKind,
 };
 use weir_types::limits::{REPLICATE_BYTES_MAX, REPLICATE_ENTRIES_MAX};
 use weir_types::planted::{Bug, planted};
+use weir_types::sync::Mutex;
 use weir_types::{GroupId, Offset, PartitionId};
 
 /// The log of a group. Clones are handles to the same log.
@@ -48,7 +49,7 @@ impl Store {
     }
 
     pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
-        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.tail.lock()
     }
 
     /// Sets the repair, once.
@@ -163,7 +164,7 @@ impl Store {
 impl Inner {
     fn note_flushed(&self, index: Option<u64>) {
         if let Some(index) = index {
-            let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tail = self.tail.lock();
             tail.flushed(index);
         }
         // A failure is final.

@@ -15,9 +15,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wasmtime::Engine;
+use weir_types::sync::Mutex;
 
 /// Place of compilation.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ impl Compiler {
 
     /// Returns the reason of a recent refusal: another attempt would take the same again.
     fn refused(&self, digest: Digest) -> Option<String> {
-        let costly = self.costly.lock().unwrap_or_else(PoisonError::into_inner);
+        let costly = self.costly.lock();
         let is_lately = |at: &Instant| at.elapsed() < COSTLY_FOR;
         let found = costly
             .iter()
@@ -113,7 +113,7 @@ impl Compiler {
     }
 
     fn remember(&self, digest: Digest, why: &str) {
-        let mut costly = self.costly.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut costly = self.costly.lock();
         if costly.len() >= COSTLY_MAX {
             costly.pop_front();
         }

@@ -4,7 +4,8 @@ use crate::bindings::weir::module::metrics::{Host, Instrument};
 use crate::host::Guest;
 use crate::limits::{INSTRUMENT_NAME_BYTES_MAX, INSTRUMENTS_MAX};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use weir_types::sync::Mutex;
 
 /// Value of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,14 +25,14 @@ pub struct Instruments(Mutex<BTreeMap<String, Reading>>);
 impl Instruments {
     /// Returns the name and the reading of each instrument.
     pub fn read(&self) -> Vec<(String, Reading)> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.0.lock();
         map.iter()
             .map(|(name, reading)| (name.clone(), *reading))
             .collect()
     }
 
     fn update(&self, name: &str, values: &[f64]) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.0.lock();
         let Some(reading) = map.get_mut(name) else { return };
         for v in values.iter().filter(|v| v.is_finite()) {
             match reading {
@@ -83,7 +84,7 @@ impl Host for Guest {
             Instrument::Gauge => Reading::Gauge(0.0),
             Instrument::Histogram => Reading::Histogram(0, 0.0),
         };
-        let mut map = defined.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = defined.shared.0.lock();
         map.entry(name.clone()).or_insert(fresh);
         drop(map);
         defined.names.push(name);

@@ -2,8 +2,9 @@
 
 use crate::error::StateError;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use weir_types::pool::Pool;
+use weir_types::sync::Mutex;
 
 /// Bounds on tables: those of a pipeline together, and those of all pipelines of a node.
 #[derive(Clone, Debug)]
@@ -67,7 +68,7 @@ impl Quota {
     }
 
     fn aside(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Option<usize>>> {
-        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.aside.lock()
     }
 
     fn take(&self, bytes: usize) -> Result<(), StateError> {
@@ -94,7 +95,7 @@ impl Quota {
 
 impl Drop for Bounds {
     fn drop(&mut self) {
-        let aside = self.aside.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let aside = self.aside.get_mut();
         self.node
             .give(aside.values().flatten().map(|bytes| *bytes as u64).sum());
     }

@@ -22,9 +22,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use weir_types::limits::VALUE_FILES_OPEN_MAX;
+use weir_types::sync::Mutex;
 
 /// Directory of the value log, beside the database's.
 pub(crate) const VALUES: &str = "values";
@@ -89,7 +90,7 @@ impl ValueLog {
     }
 
     fn file(&self, segment: u32) -> io::Result<Arc<File>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         let found = match open.iter().position(|(s, _)| *s == segment) {
             Some(at) => open.remove(at),
             None => None,
@@ -164,7 +165,7 @@ impl ValueLog {
         how(&path)?;
         self.bytes
             .fetch_sub(len.min(self.disk_bytes()), Ordering::Relaxed);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         open.retain(|(s, _)| *s != segment);
         Ok(())
     }
