@@ -133,6 +133,35 @@ fn comments_keep_to_plain_words() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// Paths of other projects' sources begin with `src/`, and are not checked.
+#[test]
+fn comments_name_paths_that_exist() {
+    let bases = [root(), root().join("node"), root().join("node/crates")];
+    let starts: Vec<String> = bases
+        .iter()
+        .flat_map(|base| fs::read_dir(base).unwrap())
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir() && entry.file_name() != "src")
+        .map(|entry| format!("{}/", entry.file_name().to_string_lossy()))
+        .collect();
+    let mut faults = Vec::new();
+    for path in folders().into_values().flatten() {
+        for line in read(&path).lines() {
+            for span in comment(line).1.split('`').skip(1).step_by(2) {
+                let is_path = span.ends_with(".rs") || span.ends_with(".md") || span.contains("/src/");
+                if !is_path || span.contains([' ', '{', '*']) {
+                    continue;
+                }
+                let is_ours = starts.iter().any(|start| span.starts_with(start.as_str()));
+                if is_ours && !bases.iter().any(|base| base.join(span).exists()) {
+                    faults.push(format!("{}: there is no `{span}`", name(&path)));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 #[test]
 fn files_are_small() {
     let mut faults = Vec::new();
