@@ -99,8 +99,13 @@ fn unsound(data: &[u8], path: &str, ours: &Result<Document<'_>, String>) {
     if ours.is_ok() && matches!(ours.as_ref().map(|d| d.root().value()), Ok(Value::Object(_))) {
         assert!(whole.is_ok(), "{whole:?}");
     }
-    // In a broken document, the scanner need not see every fault.
+    // In a document that is broken elsewhere, too, the scanner need not see every fault.
+    let is_json = serde_json::from_slice::<serde_json::Value>(data).is_ok();
     let says_twice = |why: &String| why.contains("twice");
     let is_twice = host.as_ref().is_err_and(says_twice) && ours.as_ref().is_err_and(says_twice);
-    assert!(!is_twice || whole.is_err(), "it is there twice");
+    assert!(
+        !(is_json && is_twice) || whole.is_err(),
+        "{path} is there twice: {}",
+        data.escape_ascii()
+    );
 }
