@@ -71,7 +71,6 @@ const ROOMS: [(&str, &[&[&str]]); 9] = [
             &["error"],
             &["state"],
             &["access", "topic"],
-            &["sync"],
         ],
     ),
     (
@@ -84,7 +83,6 @@ const ROOMS: [(&str, &[&[&str]]); 9] = [
             &["stages", "error"],
             &["spec"],
             &["priority", "json"],
-            &["sync"],
         ],
     ),
     (
